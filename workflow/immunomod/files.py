@@ -1,0 +1,69 @@
+"""Reading and writing files so that a reader never meets half of one.
+
+Every writer of the package goes through :func:`atomic_path`: the bytes go to a name in the same folder that is
+unique to the process, are flushed to disk, and are renamed. A killed job leaves no file under the final name, and two
+jobs that write the same output (an orphan of an interrupted cluster run beside its successor) never share a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success flush and rename it to ``path``, on failure delete it.
+
+    The temporary name keeps the suffixes of ``path``, so writers that look at the name (gzip, h5ad) do the same.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write ``text`` as UTF-8 under ``path``."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_tsv(table: pd.DataFrame, path: str | Path) -> None:
+    """Write ``table`` without its index, tab-separated, empty for missing; gzipped (reproducibly) for ``.gz``."""
+    compression: Any = {"method": "gzip", "mtime": 0} if str(path).endswith(".gz") else None
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, compression=compression, lineterminator="\n")
+
+
+def read_tsv(path: str | Path, **options: Any) -> pd.DataFrame:
+    """Read a table written by :func:`write_tsv`. Only an empty field is missing: ``NA`` is a name like another."""
+    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""], **options)
+
+
+def write_h5ad(adata: AnnData, path: str | Path) -> None:
+    """Write ``adata`` uncompressed: 30 times faster than gzip at three times the size (docs/performance.md)."""
+    with atomic_path(path) as temporary:
+        adata.write_h5ad(temporary)
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
