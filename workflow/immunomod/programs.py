@@ -1,0 +1,99 @@
+"""The gene programmes: signed gene sets with a role, an expected sign and the evidence for every gene.
+
+A folder of programmes holds ``programs.tsv`` (one row per gene) and ``programs_meta.tsv`` (one row per programme). A
+user adds a programme by adding rows to the shipped tables or by naming a second folder in the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from immunomod.errors import UserError
+from immunomod.tables import REPOSITORY, read_table
+
+SHIPPED = REPOSITORY / "resources" / "programs"
+ORGANISMS = ("human", "mouse")
+
+
+@dataclass(frozen=True)
+class ProgramSet:
+    """All programmes of a run.
+
+    Attributes
+    ----------
+    genes
+        One row per programme and gene: ``program, compartment, gene_human, gene_mouse, direction`` (``+`` or ``-``),
+        ``weight`` (float), ``source, evidence, verified`` (bool).
+    table
+        One row per programme, as in ``programs_meta.tsv``, indexed by ``program``.
+    """
+
+    genes: pd.DataFrame
+    table: pd.DataFrame
+
+    @property
+    def meta(self) -> pd.DataFrame:
+        """:meth:`meta_for` human data."""
+        return self.meta_for("human")
+
+    def meta_for(self, organism: str) -> pd.DataFrame:
+        """``table`` with ``expected_sign`` (``+``, ``-``, ``0``, ``?``) and ``positive_control`` (bool) resolved."""
+        _check_organism(organism)
+        meta = self.table.copy()
+        meta["expected_sign"] = meta[f"expected_sign_{organism}"]
+        meta["positive_control"] = [organism in value.split(",") for value in meta["positive_control_in"]]
+        return meta
+
+    def weights(self, organism: str) -> pd.DataFrame:
+        """Signed weights, gene symbols x programmes, 0 where a gene is not of the programme.
+
+        Genes without an orthologue in ``organism`` are left out; a gene that stands twice (two human genes with one
+        mouse orthologue) counts once.
+        """
+        _check_organism(organism)
+        column = f"gene_{organism}"
+        genes = self.genes[self.genes[column] != ""].drop_duplicates(["program", column])
+        signed = genes["weight"].where(genes["direction"] == "+", -genes["weight"])
+        weights = genes.assign(signed=signed).pivot(index=column, columns="program", values="signed").fillna(0.0)
+        weights = weights.reindex(columns=self.table.index, fill_value=0.0).rename_axis(index="gene", columns="program")
+        return weights
+
+
+def _check_organism(organism: str) -> None:
+    if organism not in ORGANISMS:
+        raise ValueError(f"no programmes for organism {organism!r}: one of {', '.join(ORGANISMS)} is needed")
+
+
+def load_programs(folders: Sequence[str | Path] = (SHIPPED,)) -> ProgramSet:
+    """Read and validate the programmes of one or several folders.
+
+    Raises
+    ------
+    UserError
+        A table breaks its schema, a programme lacks its row in the other table, or stands in two folders.
+    """
+    genes, tables = [], []
+    for folder in map(Path, folders):
+        gene_path, meta_path = folder / "programs.tsv", folder / "programs_meta.tsv"
+        gene = read_table(gene_path, "programs", unique=("program", "gene_human", "gene_mouse"))
+        meta = read_table(meta_path, "programs_meta", unique=("program",))
+        for number, program in gene["program"].items():
+            if program not in set(meta["program"]):
+                raise UserError(f"{gene_path} row {number}: programme {program!r} has no row in {meta_path}. Add one.")
+        for number, program in meta["program"].items():
+            if program not in set(gene["program"]):
+                raise UserError(f"{meta_path} row {number}: programme {program!r} has no genes in {gene_path}.")
+            if any(program in set(other["program"]) for other in tables):
+                raise UserError(f"{meta_path} row {number}: programme {program!r} stands in another folder already.")
+        genes.append(gene)
+        tables.append(meta)
+    gene_table = pd.concat(genes, ignore_index=True)
+    gene_table["weight"] = gene_table["weight"].replace("", "1").astype(float)
+    gene_table["verified"] = gene_table["verified"] == "yes"
+    table = pd.concat(tables, ignore_index=True).set_index("program")
+    gene_table["compartment"] = gene_table["program"].map(table["compartment"])
+    return ProgramSet(genes=gene_table, table=table)

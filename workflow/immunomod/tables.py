@@ -1,0 +1,131 @@
+"""Reading the tables that people edit, against a JSON schema for their rows, with every fault named by row and column.
+
+Used for the sheets (``samples.tsv``, ``contrasts.tsv``), the gene programmes and the cell markers.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import yaml
+
+from immunomod.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMAS = REPOSITORY / "workflow" / "schemas"
+MAX_FAULTS_SHOWN = 20
+
+
+@cache
+def load_schema(name: str) -> dict[str, Any]:
+    """The JSON schema ``workflow/schemas/<name>.schema.yaml``."""
+    schema: dict[str, Any] = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8"))
+    return schema
+
+
+def describe(error: jsonschema.ValidationError) -> str:
+    """One sentence on a schema fault, in the words of somebody who edits a table rather than a schema."""
+    described = error.schema.get("description", "") if isinstance(error.schema, Mapping) else ""
+    hint = f" ({described})" if described else ""
+    value = error.instance
+    match error.validator:
+        case "enum":
+            return f"{value!r} is not one of {', '.join(map(repr, error.validator_value))}"
+        case "pattern":
+            return f"{value!r} is not allowed here{hint}"
+        case "additionalProperties":
+            return f"{error.message}; known are {', '.join(sorted(error.schema['properties']))}"
+        case _:
+            return f"{error.message}{hint}"
+
+
+def read_table(path: str | Path, schema_name: str, unique: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a tab-separated table with a header and validate each row.
+
+    Parameters
+    ----------
+    path
+        The file, UTF-8 (a byte-order mark is tolerated).
+    schema_name
+        Name of the schema of a row; an empty field counts as absent.
+    unique
+        Columns whose values, taken together, may occur once only.
+
+    Returns
+    -------
+    All fields as stripped strings (empty for absent), every column of the schema present; the index is the row's
+    number in the file, where the header is row 1.
+
+    Raises
+    ------
+    UserError
+        One message that lists every fault with its row and column.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Create it, or correct the path in the config.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8, tab-separated.") from None
+    schema = load_schema(schema_name)
+    rows = list(csv.reader(text.splitlines(), delimiter="\t"))
+    header = [name.strip() for name in rows[0]] if rows else []
+    _check_header(path, header, schema)
+
+    faults: list[str] = []
+    numbers: list[int] = []
+    records: list[dict[str, str]] = []
+    validator = jsonschema.Draft202012Validator(schema)
+    for number, fields in enumerate(rows[1:], start=2):
+        fields = [field.strip() for field in fields]
+        if not any(fields) or fields[0].startswith("#"):
+            continue
+        if len(fields) > len(header):
+            faults.append(f"row {number}: {len(fields)} fields where the header has {len(header)}")
+            continue
+        record = dict(zip(header, fields + [""] * (len(header) - len(fields)), strict=True))
+        present = {name: value for name, value in record.items() if value}
+        for error in sorted(validator.iter_errors(present), key=lambda e: list(map(str, e.path))):
+            if error.validator == "required":
+                lacking = [name for name in error.validator_value if name not in present]
+                faults += [f"row {number}, column {name}: empty, and must be given" for name in lacking]
+                break
+            column = error.path[0] if error.path else "?"
+            faults.append(f"row {number}, column {column}: {describe(error)}")
+        numbers.append(number)
+        records.append(record)
+    table = pd.DataFrame(records, columns=header, index=pd.Index(numbers, name="row"), dtype=str)
+    for name in schema["properties"]:
+        if name not in table:
+            table[name] = ""
+    if unique:
+        for number in table.index[table.duplicated(list(unique))]:
+            values = ", ".join(f"{name} {table.at[number, name]!r}" for name in unique)
+            same = (table[list(unique)] == table.loc[number, list(unique)]).all(axis=1)
+            faults.append(f"row {number}, column {unique[0]}: {values} stands already in row {table.index[same][0]}")
+    if faults:
+        shown = "\n  ".join(dict.fromkeys(faults[:MAX_FAULTS_SHOWN]))
+        more = f"\n  ... and {len(faults) - MAX_FAULTS_SHOWN} more" if len(faults) > MAX_FAULTS_SHOWN else ""
+        raise UserError(f"{path}:\n  {shown}{more}")
+    if table.empty:
+        raise UserError(f"{path} has a header and no rows. Add one row per {schema['title']}.")
+    return table
+
+
+def _check_header(path: Path, header: Sequence[str], schema: Mapping[str, Any]) -> None:
+    if not any(header):
+        raise UserError(f"{path} is empty. Its first row must name the columns: {', '.join(schema['required'])}.")
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise UserError(f"{path} row 1: column {repeated[0]!r} stands more than once in the header.")
+    lacking = [name for name in schema["required"] if name not in header]
+    if lacking:
+        separators = "; the file looks comma-separated, and must be tab-separated" if "," in header[0] else ""
+        raise UserError(f"{path} row 1: column {', '.join(lacking)} is missing from the header{separators}.")
