@@ -39,6 +39,8 @@ def describe(error: jsonschema.ValidationError) -> str:
             return f"{value!r} is not one of {', '.join(map(repr, error.validator_value))}"
         case "pattern":
             return f"{value!r} is not allowed here{hint}"
+        case "anyOf":
+            return f"one of {', '.join(name for part in error.validator_value for name in part['required'])} must be given"
         case "additionalProperties":
             return f"{error.message}; known are {', '.join(sorted(error.schema['properties']))}"
         case _:
@@ -96,9 +98,9 @@ def read_table(path: str | Path, schema_name: str, unique: Sequence[str] = ()) -
             if error.validator == "required":
                 lacking = [name for name in error.validator_value if name not in present]
                 faults += [f"row {number}, column {name}: empty, and must be given" for name in lacking]
-                break
-            column = error.path[0] if error.path else "?"
-            faults.append(f"row {number}, column {column}: {describe(error)}")
+                continue
+            where = f"row {number}, column {error.path[0]}" if error.path else f"row {number}"
+            faults.append(f"{where}: {describe(error)}")
         numbers.append(number)
         records.append(record)
     table = pd.DataFrame(records, columns=header, index=pd.Index(numbers, name="row"), dtype=str)

@@ -1,0 +1,64 @@
+# The commands a newcomer needs: env, demo, test, lint, format, bench, lock.
+PYTHON ?= python3
+BIN := .venv/bin
+CORES ?= 2
+export MPLBACKEND := Agg
+
+.PHONY: env demo test test-fast lint format bench lock clean
+
+## .venv/ with snakemake and immunomod
+env: .venv/.installed
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11. Name a newer one: make env PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "error: $(PYTHON) -m venv failed. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+.venv/.installed: envs/immunomod.lock pyproject.toml .venv/bin/uv
+	@echo "Installing the environment into .venv/ ..."
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r envs/immunomod.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed envs/dev.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r envs/dev.lock
+	@touch $@
+
+## the whole workflow on the embedded demo
+demo: env
+	@$(BIN)/snakemake --cores $(CORES) --configfile config/demo/config.yaml --config "pathvars={results: results/demo}"
+	@echo "The report is at results/demo/report/index.html"
+
+## all tests; those that need a system package skip with a reason where it is absent
+test: lint
+	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
+	$(BIN)/python -m pytest -n $(CORES) -m slow
+
+## the tests that take seconds
+test-fast: .venv/.installed-dev
+	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint --configfile config/demo/config.yaml
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+## the figures that the docs quote
+bench: .venv/.installed-dev
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+## resolve the locks anew
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade
+lock: .venv/bin/uv
+	$(LOCK) pyproject.toml -o envs/immunomod.lock
+	$(LOCK) pyproject.toml --extra dev -c envs/immunomod.lock -o envs/dev.lock
+
+clean:
+	rm -rf .venv .snakemake results/demo

@@ -1,0 +1,190 @@
+"""A run's settings: the config and the two sheets, validated at the door and trusted inside.
+
+:func:`load_run` is called once, when Snakemake reads the ``Snakefile`` (and by the command line), so a mistake stops
+the run before the first job. Its result also answers what the rules ask: which samples a data set has, which atlas a
+data set is in, and the settings of each floor.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import yaml
+
+from immunomod.errors import UserError
+from immunomod.sheets import read_contrasts, read_samples, split_list
+from immunomod.tables import REPOSITORY, describe, load_schema
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a user said, with defaults filled in and paths made absolute.
+
+    Attributes
+    ----------
+    config
+        The resolved config.
+    folder
+        The config's folder: relative paths in the config and in the sheets start there.
+    samples, contrasts
+        The sheets, all fields strings, indexed by the row's number in the file.
+    """
+
+    config: dict[str, Any]
+    folder: Path
+    samples: pd.DataFrame
+    contrasts: pd.DataFrame
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        """Data sets in the order of the sheet."""
+        return list(dict.fromkeys(self.samples["dataset"]))
+
+    @cached_property
+    def atlases(self) -> dict[str, list[str]]:
+        """Data sets of each atlas; each data set is in one atlas, of its own name unless the config says otherwise."""
+        named: dict[str, list[str]] = dict(self.config["atlases"])
+        taken = {dataset for datasets in named.values() for dataset in datasets}
+        return named | {dataset: [dataset] for dataset in self.datasets if dataset not in taken}
+
+    def atlas_of(self, dataset: str) -> str:
+        """The atlas that holds a data set."""
+        return next(atlas for atlas, datasets in self.atlases.items() if dataset in datasets)
+
+    def samples_of(self, datasets: Sequence[str]) -> list[str]:
+        """Samples of some data sets, in the order of the sheet."""
+        return list(self.samples.loc[self.samples["dataset"].isin(list(datasets)), "sample"])
+
+    def sample_row(self, sample: str) -> dict[str, str]:
+        """A sample's row of the sheet."""
+        row = self.samples[self.samples["sample"] == sample].iloc[0]
+        return {str(name): str(value) for name, value in row.items()}
+
+    def dataset_rows(self, dataset: str) -> list[dict[str, Any]]:
+        """The sheet's rows of a data set, each with its number in the file under ``row``."""
+        rows = self.samples[self.samples["dataset"] == dataset]
+        return [{"row": int(number), **row} for number, row in zip(rows.index, rows.to_dict("records"), strict=True)]
+
+    def contrast_row(self, contrast: str) -> dict[str, str]:
+        """A contrast's row of the sheet."""
+        row = self.contrasts[self.contrasts["contrast"] == contrast].iloc[0]
+        return {str(name): str(value) for name, value in row.items()}
+
+    def datasets_of_contrast(self, contrast: str) -> list[str]:
+        """Data sets that a contrast compares within."""
+        return split_list(self.contrast_row(contrast)["dataset"])
+
+    def local_sources(self, dataset: str) -> list[str]:
+        """Files and folders on this machine that a data set's rows name (not those that GEO serves)."""
+        rows = self.samples[self.samples["dataset"] == dataset]
+        named = [self.folder / value for column in ("source", "cells") for value in rows[column] if value]
+        return sorted({str(path) for path in named if path.exists()})
+
+
+def fill_defaults(value: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """``value`` with the defaults of a JSON schema's ``properties``, at every depth."""
+    filled = dict(value)
+    for name, part in schema.get("properties", {}).items():
+        if name not in filled and "default" in part:
+            filled[name] = copy.deepcopy(part["default"])
+        if isinstance(filled.get(name), dict):
+            filled[name] = fill_defaults(filled[name], part)
+    return filled
+
+
+def resolve_config(config: Mapping[str, Any], folder: Path, name: str = "config") -> dict[str, Any]:
+    """Validate a config, fill its defaults and make its paths absolute.
+
+    Raises
+    ------
+    UserError
+        Every fault, with its place in the config.
+    """
+    schema = load_schema("config")
+    resolved = fill_defaults(copy.deepcopy(dict(config)), schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    faults = [
+        f"{'.'.join(map(str, error.absolute_path)) or 'top level'}: {describe(error)}"
+        for error in sorted(validator.iter_errors(resolved), key=lambda e: list(map(str, e.absolute_path)))
+    ]
+    if faults:
+        raise UserError(f"{name}:\n  " + "\n  ".join(faults))
+    for key in ("samples", "contrasts"):
+        resolved[key] = str(folder / resolved[key])
+    resolved["programs"] = [str(_shipped_or_own(path, folder)) for path in resolved["programs"]]
+    resolved["annotation"]["markers"] = str(_shipped_or_own(resolved["annotation"]["markers"], folder))
+    base_url = resolved["geo"]["base_url"]
+    if "://" not in base_url:
+        tree = (folder / base_url).resolve()
+        if not tree.is_dir():
+            raise UserError(f"{name}: geo.base_url: {tree} is no folder. Give a URL, or a folder laid out as GEO's /geo/.")
+        base_url = tree.as_uri()
+    resolved["geo"]["base_url"] = base_url.rstrip("/")
+    return resolved
+
+
+def _shipped_or_own(path: str, folder: Path) -> Path:
+    """A folder as named in the config: ``shipped:NAME`` is one of the repository's resources."""
+    if path.startswith("shipped:"):
+        return REPOSITORY / "resources" / path.removeprefix("shipped:")
+    return folder / path
+
+
+def load_run(config: Mapping[str, Any], folder: str | Path, name: str = "config") -> Run:
+    """Validate a config and its sheets, and check that they fit together.
+
+    Parameters
+    ----------
+    config
+        The config as read from YAML, with what the command line changed in it.
+    folder
+        The config file's folder.
+    name
+        What to call the config in messages.
+
+    Raises
+    ------
+    UserError
+        Any fault, with file, row, column and what to do.
+    """
+    folder = Path(folder).resolve()
+    resolved = resolve_config(config, folder, name)
+    samples = read_samples(resolved["samples"])
+    contrasts = read_contrasts(
+        resolved["contrasts"], samples, allow_unreplicated=resolved["contrast"]["allow_unreplicated"]
+    )
+    run = Run(config=resolved, folder=folder, samples=samples, contrasts=contrasts)
+    _check_atlases(run, name)
+    return run
+
+
+def load_run_file(path: str | Path) -> Run:
+    """:func:`load_run` on a config file."""
+    path = Path(path)
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Name the config with --config.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold settings as `name: value`; see config/README.md.")
+    return load_run(config, path.parent, str(path))
+
+
+def _check_atlases(run: Run, name: str) -> None:
+    seen: dict[str, str] = {}
+    for atlas, datasets in run.config["atlases"].items():
+        for dataset in datasets:
+            if dataset not in run.datasets:
+                raise UserError(f"{name}: atlases.{atlas}: no data set {dataset!r} in {run.config['samples']}.")
+            if dataset in seen:
+                raise UserError(f"{name}: atlases.{atlas}: {dataset!r} is in atlas {seen[dataset]!r} already.")
+            seen[dataset] = atlas

@@ -1,0 +1,44 @@
+# acquire: bytes from GEO or from disk, each one in the ledger.
+
+
+rule acquire_dataset:
+    input:
+        local=lambda wildcards: RUN.local_sources(wildcards.dataset),
+    output:
+        manifest="<results>/acquire/{dataset}/manifest.tsv",
+    params:
+        rows=lambda wildcards: RUN.dataset_rows(wildcards.dataset),
+        base_url=RUN.config["geo"]["base_url"],
+        sheet=RUN.config["samples"],
+    log:
+        "<logs>/acquire_dataset/{dataset}.log",
+    benchmark:
+        "<benchmarks>/acquire_dataset/{dataset}.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/acquire_dataset.py"
+
+
+rule gather_ledger:
+    input:
+        reads=collect("<results>/samples/{sample}/read.tsv", sample=SAMPLES),
+        manifests=collect("<results>/acquire/{dataset}/manifest.tsv", dataset=RUN.datasets),
+    output:
+        ledger=report(
+            "<results>/ledger.tsv",
+            caption="../report/ledger.rst",
+            category="Provenance",
+            labels={"table": "every file that was read"},
+        ),
+    log:
+        "<logs>/gather_ledger.log",
+    benchmark:
+        "<benchmarks>/gather_ledger.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/gather_ledger.py"

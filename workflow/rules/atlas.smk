@@ -1,0 +1,34 @@
+# atlas: cells x variable genes only -> integrate -> cluster -> annotate.
+
+
+rule build_atlas:
+    input:
+        filtered=lambda wildcards: collect(
+            "<results>/samples/{sample}/filtered.h5ad", sample=RUN.samples_of(RUN.atlases[wildcards.atlas])
+        ),
+    output:
+        atlas="<results>/atlas/{atlas}.h5ad",
+        integration="<results>/atlas/{atlas}/integration.tsv",
+        clustering="<results>/atlas/{atlas}/clustering.tsv",
+        clusters=report(
+            "<results>/atlas/{atlas}/clusters.tsv",
+            caption="../report/clusters.rst",
+            category="Cells",
+            labels={"table": "clusters and their cell classes", "atlas": "{atlas}"},
+        ),
+    params:
+        atlas=RUN.config["atlas"],
+        annotation=RUN.config["annotation"],
+        seed=RUN.config["seed"],
+    log:
+        "<logs>/build_atlas/{atlas}.log",
+    benchmark:
+        "<benchmarks>/build_atlas/{atlas}.tsv"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, input, attempt: max(4000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/build_atlas.py"

@@ -1,0 +1,31 @@
+# What every rule needs: the validated run, the constraints on names, and the package on the path of every script.
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+PACKAGE_FOLDER = str(Path(workflow.basedir) / "workflow")
+sys.path.insert(0, PACKAGE_FOLDER)
+# Scripts run in processes of their own, perhaps in an environment without the package.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_FOLDER, os.environ.get("PYTHONPATH")]))
+
+from immunomod.errors import UserError
+from immunomod.settings import load_run
+
+CONFIG_FILE = Path(workflow.configfiles[-1]) if workflow.configfiles else Path("config/config.yaml")
+try:
+    RUN = load_run(config, CONFIG_FILE.parent, name=str(CONFIG_FILE))
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+SAMPLES = list(RUN.samples["sample"])
+CONTRASTS = list(RUN.contrasts["contrast"])
+ENVIRONMENT = "../../envs/immunomod.yaml"
+
+
+wildcard_constraints:
+    sample="|".join(map(re.escape, SAMPLES)),
+    dataset="|".join(map(re.escape, RUN.datasets)),
+    atlas="|".join(map(re.escape, RUN.atlases)),
+    contrast="|".join(map(re.escape, CONTRASTS)),

@@ -1,0 +1,61 @@
+# contrast: pseudobulks (small tables) -> programme effects, genes, composition.
+
+
+rule sum_pseudobulks:
+    input:
+        filtered=lambda wildcards: collect(
+            "<results>/samples/{sample}/filtered.h5ad", sample=RUN.samples_of([wildcards.dataset])
+        ),
+        atlas=lambda wildcards: f"<results>/atlas/{RUN.atlas_of(wildcards.dataset)}.h5ad",
+    output:
+        pseudobulk="<results>/pseudobulk/{dataset}.h5ad",
+    log:
+        "<logs>/sum_pseudobulks/{dataset}.log",
+    benchmark:
+        "<benchmarks>/sum_pseudobulks/{dataset}.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/sum_pseudobulks.py"
+
+
+rule test_contrast:
+    input:
+        pseudobulks=lambda wildcards: collect(
+            "<results>/pseudobulk/{dataset}.h5ad", dataset=RUN.datasets_of_contrast(wildcards.contrast)
+        ),
+    output:
+        program_effects=report(
+            "<results>/contrasts/{contrast}/program_effects.tsv",
+            caption="../report/program_effects.rst",
+            category="Effects",
+            labels={"table": "programme effects", "contrast": "{contrast}"},
+        ),
+        composition=report(
+            "<results>/contrasts/{contrast}/composition.tsv",
+            caption="../report/composition.rst",
+            category="Effects",
+            labels={"table": "composition", "contrast": "{contrast}"},
+        ),
+        design="<results>/contrasts/{contrast}/design.tsv",
+        program_scores="<results>/contrasts/{contrast}/program_scores.tsv",
+        genes=directory("<results>/contrasts/{contrast}/genes"),
+    params:
+        row=lambda wildcards: RUN.contrast_row(wildcards.contrast),
+        programs=RUN.config["programs"],
+        contrast=RUN.config["contrast"],
+        seed=RUN.config["seed"],
+    log:
+        "<logs>/test_contrast/{contrast}.log",
+    benchmark:
+        "<benchmarks>/test_contrast/{contrast}.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/test_contrast.py"

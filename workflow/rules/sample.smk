@@ -1,0 +1,68 @@
+# sample: counts -> quality control -> programme scores. Never sees two samples; memory is bounded by one.
+
+
+rule read_counts:
+    input:
+        manifest=lambda wildcards: f"<results>/acquire/{RUN.sample_row(wildcards.sample)['dataset']}/manifest.tsv",
+    output:
+        counts="<results>/samples/{sample}/counts.h5ad",
+        read="<results>/samples/{sample}/read.tsv",
+    params:
+        row=lambda wildcards: RUN.sample_row(wildcards.sample),
+        cells_table=lambda wildcards: RUN.config["cells_tables"].get(RUN.sample_row(wildcards.sample)["dataset"], {}),
+    log:
+        "<logs>/read_counts/{sample}.log",
+    benchmark:
+        "<benchmarks>/read_counts/{sample}.tsv"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/read_counts.py"
+
+
+rule filter_cells:
+    input:
+        counts="<results>/samples/{sample}/counts.h5ad",
+    output:
+        filtered="<results>/samples/{sample}/filtered.h5ad",
+        cells="<results>/samples/{sample}/cells.tsv.gz",
+        qc="<results>/samples/{sample}/qc.tsv",
+    params:
+        programs=RUN.config["programs"],
+        qc=RUN.config["qc"],
+        doublets=RUN.config["doublets"],
+        seed=RUN.config["seed"],
+    log:
+        "<logs>/filter_cells/{sample}.log",
+    benchmark:
+        "<benchmarks>/filter_cells/{sample}.tsv"
+    resources:
+        mem_mb=lambda wildcards, input, attempt: max(2000, int(8 * input.size_mb)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/filter_cells.py"
+
+
+rule gather_qc:
+    input:
+        rows=collect("<results>/samples/{sample}/qc.tsv", sample=SAMPLES),
+    output:
+        table=report(
+            "<results>/samples/qc.tsv",
+            caption="../report/qc.rst",
+            category="Quality",
+            labels={"table": "quality control per sample"},
+        ),
+    log:
+        "<logs>/gather_qc.log",
+    benchmark:
+        "<benchmarks>/gather_qc.tsv"
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/gather_qc.py"
