@@ -1,0 +1,325 @@
+"""Made-up results of a whole run, written in the shapes of the floors above the report. Seeded; no science in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import yaml
+
+from immunomod.files import write_text, write_tsv
+from immunomod.programs import load_programs
+from immunomod.report.inputs import PROGRAM_EFFECT_COLUMNS, ReportInputs
+
+LINEAGE = {
+    "MSC": "MSC", "CD4_T": "T", "CD8_T": "T", "NK": "NK", "B": "B", "CD14_monocyte": "monocyte",
+    "CD16_monocyte": "monocyte", "DC": "DC", "megakaryocyte": "megakaryocyte", "unassigned": "unassigned",
+}  # fmt: skip
+TESTED_IN = {
+    "immune:T": {"T"}, "immune:NK": {"NK"}, "immune:B": {"B"}, "immune:DC": {"DC"}, "immune:mono/mac": {"monocyte"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """What to make up."""
+
+    cell_classes: tuple[str, ...] = ("MSC", "CD4_T", "CD8_T", "NK", "B", "CD14_monocyte", "CD16_monocyte", "DC")
+    arms: tuple[str, ...] = ("msc_alone", "immune_stim", "coculture")
+    contrasts: tuple[str, ...] = ("coculture_vs_alone",)
+    donors: tuple[str, ...] = ("D1", "D2", "D3", "D4")
+    cells_per_sample: int = 225
+    n_genes: int = 1500
+    prefix: str = ""
+    all_untested: bool = False
+    empty: bool = False
+    seed: int = 1
+
+
+def make_results(folder: Path, study: Study = Study()) -> ReportInputs:  # noqa: B008
+    """Write the made-up results under ``folder`` and name them."""
+    rng = np.random.default_rng(study.seed)
+    results = folder / "results"
+    samples = pd.DataFrame(
+        [
+            {
+                "sample": f"{study.prefix}{donor}_{arm}", "dataset": "demo", "source": "GSM0", "condition": arm,
+                "donor": f"{study.prefix}{donor}", "culture": _culture(arm), "organism": "human",
+                "stimulus": "aCD3_aCD28" if arm != "msc_alone" else "",
+            }
+            for donor in study.donors
+            for arm in study.arms
+        ]
+    )  # fmt: skip
+    sheet = pd.DataFrame(
+        [
+            {
+                "contrast": name, "dataset": "demo", "variable": "condition", "test": study.arms[-1],
+                "reference": ",".join(study.arms[:-1]), "pair_by": "donor", "where": "", "covariates": "",
+            }
+            for name in study.contrasts
+        ]
+    )  # fmt: skip
+    write_tsv(samples, folder / "samples.tsv")
+    write_tsv(sheet, folder / "contrasts.tsv")
+    obs = _write_cells(results, samples, study, rng)
+    _write_atlas(results, obs, study, rng)
+    for name in study.contrasts:
+        _write_contrast(results / "contrasts" / name, name, samples, study, rng)
+    _write_run(results, samples, study)
+    return ReportInputs.from_results(
+        results,
+        samples_sheet=folder / "samples.tsv",
+        contrasts_sheet=folder / "contrasts.tsv",
+        samples=list(samples["sample"]),
+        contrasts=study.contrasts,
+        atlases=["demo"],
+    )
+
+
+def _culture(arm: str) -> str:
+    return {"msc_alone": "msc", "coculture": "coculture"}.get(arm, "immune")
+
+
+def _classes_in(arm: str, study: Study) -> list[str]:
+    if arm == "msc_alone":
+        return [name for name in study.cell_classes if name == "MSC"]
+    if arm == "immune_stim":
+        return [name for name in study.cell_classes if name != "MSC"]
+    return list(study.cell_classes)
+
+
+def _write_cells(results: Path, samples: pd.DataFrame, study: Study, rng: np.random.Generator) -> pd.DataFrame:
+    rows, kept_cells = [], []
+    for number, row in enumerate(samples.to_dict("records")):
+        n_cells = 0 if study.empty else study.cells_per_sample
+        counts = np.exp(rng.normal(8.4, 0.6, n_cells)).round()
+        cells = pd.DataFrame(
+            {
+                "barcode": [f"BC{index:06d}-1" for index in range(n_cells)],
+                "total_counts": counts,
+                "n_genes_by_counts": (counts**0.85).round(),
+                "pct_counts_mt": rng.gamma(3, 1.6, n_cells),
+                "pct_counts_ribo": rng.normal(22, 5, n_cells),
+                "pct_counts_hb": 0.0,
+                "doublet_score": rng.beta(1.5, 12, n_cells),
+            }
+        )
+        low_counts, high_mt = cells["total_counts"] < 1200, cells["pct_counts_mt"] > 11
+        doublet = cells["doublet_score"] > 0.33
+        cells["kept"] = ~(low_counts | high_mt | doublet)
+        cells["reason"] = np.select([low_counts, high_mt, doublet], ["min_counts", "max_pct_mt", "doublet"], "")
+        write_tsv(cells, results / "samples" / row["sample"] / "cells.tsv.gz")
+        verdict, reason = ("warn", "few cells: 18% removed as doublets") if number == 2 else ("pass", "")
+        rows.append(
+            {
+                "sample": row["sample"], "dataset": "demo", "cells_before": n_cells,
+                "cells_low_counts": int(low_counts.sum()), "cells_high_mt": int(high_mt.sum()),
+                "cells_doublet": int(doublet.sum()), "cells_after": int(cells["kept"].sum()),
+                "total_counts_lower": 1200.0, "total_counts_lower_source": "mad", "total_counts_upper": np.nan,
+                "total_counts_upper_source": "", "n_genes_by_counts_lower": 350.0,
+                "n_genes_by_counts_lower_source": "floor", "pct_counts_mt_upper": 11.0,
+                "pct_counts_mt_upper_source": "mad", "median_counts": counts.mean() if n_cells else np.nan,
+                "median_genes": 1300.0, "doublet_rate": doublet.mean() if n_cells else np.nan,
+                "expected_doublet_rate": 0.02, "ambient_fraction": np.nan, "partner_fraction": np.nan,
+                "verdict": verdict, "reason": reason,
+            }
+        )  # fmt: skip
+        cells = cells[cells["kept"]]
+        kept_cells.append(
+            pd.DataFrame(
+                {
+                    "barcode": cells["barcode"], "sample": row["sample"], "dataset": "demo", "donor": row["donor"],
+                    "condition": row["condition"],
+                    "cell_class": rng.choice(_classes_in(row["condition"], study) or ["unassigned"], len(cells)),
+                }
+            )
+        )  # fmt: skip
+    write_tsv(pd.DataFrame(rows), results / "samples" / "qc.tsv")
+    return pd.concat(kept_cells, ignore_index=True)
+
+
+def _write_atlas(results: Path, obs: pd.DataFrame, study: Study, rng: np.random.Generator) -> None:
+    obs = obs.copy()
+    obs.index = pd.Index([f"{s}:{b}" for s, b in zip(obs["sample"], obs["barcode"], strict=True)], dtype=str)
+    position = {name: index for index, name in enumerate([*study.cell_classes, "unassigned"])}
+    number = obs["cell_class"].map(position).to_numpy(dtype=float)
+    obs["cluster"] = (2 * number + rng.integers(0, 2, len(obs))).astype(int).astype(str)
+    obs["compartment"] = np.where(obs["cell_class"] == "MSC", "MSC", "immune")
+    obs["lineage"] = obs["cell_class"].map(LINEAGE).fillna("unassigned")
+    obs["cell_class_confidence"] = rng.uniform(0.5, 1, len(obs))
+    angle = 2 * np.pi * number / max(len(position), 1)
+    umap = np.column_stack([6 * np.cos(angle), 6 * np.sin(angle)]) + rng.normal(0, 0.8, (len(obs), 2))
+    for column in ("sample", "donor", "condition", "cluster", "cell_class", "compartment", "lineage", "dataset"):
+        obs[column] = pd.Categorical(obs[column])
+    atlas = ad.AnnData(X=np.zeros((len(obs), 1), dtype=np.float32), obs=obs, obsm={"X_umap": umap})
+    folder = results / "atlas" / "demo"
+    folder.mkdir(parents=True)
+    atlas.write_h5ad(results / "atlas" / "demo.h5ad")
+    clusters = obs.groupby("cluster", observed=True).agg(cell_class=("cell_class", "first"), n_cells=("sample", "size"))
+    clusters = clusters.reset_index().astype({"cell_class": str})
+    clusters["compartment"] = np.where(clusters["cell_class"] == "MSC", "MSC", "immune")
+    clusters["lineage"] = clusters["cell_class"].map(LINEAGE)
+    clusters["confidence"] = rng.uniform(0.4, 1, len(clusters)).round(3)
+    clusters["runner_up"] = "NK"
+    clusters["top_markers"] = "CD3D,CD3E,IL7R,LTB,TRAC"
+    write_tsv(clusters, folder / "clusters.tsv")
+    method = pd.DataFrame([{"method": "harmony", "chosen": True, "batch_mixing": 0.82, "class_separation": 0.61}])
+    write_tsv(method, folder / "integration.tsv")
+    resolutions = [
+        {"resolution": 0.5, "n_clusters": 9, "stability": 0.91, "chosen": False, "reason": ""},
+        {"resolution": 1.0, "n_clusters": 16, "stability": 0.94, "chosen": True, "reason": "most stable"},
+    ]
+    write_tsv(pd.DataFrame(resolutions), folder / "clustering.tsv")
+
+
+def _write_contrast(
+    folder: Path, contrast: str, samples: pd.DataFrame, study: Study, rng: np.random.Generator
+) -> None:
+    meta = load_programs().meta
+    n_donors = len(study.donors)
+    effects, scores = [], []
+    for cell_class in study.cell_classes:
+        for program, row in meta.iterrows():
+            tested = _is_tested(row["compartment"], cell_class)
+            record, replicate = _effect(contrast, cell_class, str(program), row, study, tested, rng)
+            effects.append(record)
+            scores += replicate
+    table = pd.DataFrame(effects, columns=list(PROGRAM_EFFECT_COLUMNS)) if effects else _no_rows(PROGRAM_EFFECT_COLUMNS)
+    write_tsv(table.iloc[:0] if study.empty else table, folder / "program_effects.tsv")
+    score_columns = (
+        "contrast", "dataset", "cell_class", "program", "sample", "donor", "arm", "score", "n_cells",
+    )  # fmt: skip
+    score_table = pd.DataFrame(scores, columns=list(score_columns))
+    write_tsv(score_table.iloc[:0] if study.empty else score_table, folder / "program_scores.tsv")
+    composition, design = [], []
+    for index, cell_class in enumerate(study.cell_classes):
+        status, reason = ("tested", "") if index != 7 else ("too_few_cells", "fewer than 10 cells in every sample")
+        value = rng.normal(0, 0.5)
+        tested = status == "tested" and not study.all_untested
+        composition.append(
+            {
+                "contrast": contrast, "dataset": "demo", "cell_class": cell_class,
+                "compartment": "MSC" if cell_class == "MSC" else "immune",
+                "n_test": n_donors, "n_reference": n_donors, "n_pairs": n_donors, "cells_test": 220,
+                "cells_reference": 200, "effect": value if tested else np.nan, "se": 0.2 if tested else np.nan,
+                "ci_low": value - 0.4 if tested else np.nan, "ci_high": value + 0.4 if tested else np.nan,
+                "p_value": 0.03 if tested else np.nan, "fdr": 0.12 if tested else np.nan, "status": status,
+                "reason": reason,
+            }
+        )  # fmt: skip
+        design.append(
+            {
+                "contrast": contrast, "dataset": "demo", "cell_class": cell_class, "n_test": n_donors,
+                "n_reference": n_donors, "n_pairs": n_donors, "model": "paired", "status": status, "reason": reason,
+            }
+        )  # fmt: skip
+        if not study.all_untested:
+            write_tsv(_genes(study, rng), folder / "genes" / f"{cell_class}.tsv.gz")
+    write_tsv(pd.DataFrame(composition).iloc[: 0 if study.empty else None], folder / "composition.tsv")
+    write_tsv(pd.DataFrame(design).iloc[: 0 if study.empty else None], folder / "design.tsv")
+
+
+def _is_tested(compartment: str, cell_class: str) -> bool:
+    if cell_class == "MSC":
+        return compartment in {"MSC", "both"}
+    return compartment in {"both", "immune:all"} or LINEAGE.get(cell_class) in TESTED_IN.get(compartment, set())
+
+
+def _effect(
+    contrast: str,
+    cell_class: str,
+    program: str,
+    row: pd.Series,
+    study: Study,
+    tested: bool,
+    rng: np.random.Generator,
+) -> tuple[dict[str, object], list[dict[str, object]]]:
+    n_donors = len(study.donors)
+    record: dict[str, object] = {
+        "contrast": contrast, "dataset": "demo", "cell_class": cell_class, "program": program, "role": row["role"],
+        "n_test": n_donors, "n_reference": n_donors, "n_pairs": n_donors, "cells_test": 180, "cells_reference": 160,
+        "genes_found": 12, "genes_total": 14, "expected_sign": row["expected_sign"],
+    }  # fmt: skip
+    if not tested:
+        return record | {"status": "absent", "reason": "the programme is not defined in this cell class"}, []
+    if study.all_untested or n_donors < 2:
+        return record | {"status": "unreplicated", "reason": "fewer than two replicates per arm"}, []
+    if rng.random() < 0.06:
+        return record | {"status": "low_coverage", "reason": "3 genes detected, 5 needed", "genes_found": 3}, []
+    truth = {"+": 1, "-": -1}.get(str(row["expected_sign"]), 0) * (3.2 if program == "msc_ifng_core" else 0.8)
+    change = truth + rng.normal(0, 0.35) + rng.normal(0, 0.3, n_donors)
+    effect, se = float(change.mean()), float(max(change.std(ddof=1), 0.12) / np.sqrt(n_donors))
+    p_value = float(min(1.0, 2 * np.exp(-0.5 * abs(effect / se) ** 1.6)))
+    scores = [
+        {
+            "contrast": contrast, "dataset": "demo", "cell_class": cell_class, "program": program,
+            "sample": f"{study.prefix}{donor}_{arm}", "donor": f"{study.prefix}{donor}", "arm": arm,
+            "score": 5.0 + (delta if arm == "test" else 0.0), "n_cells": 40,
+        }
+        for donor, delta in zip(study.donors, change, strict=True)
+        for arm in ("test", "reference")
+    ]  # fmt: skip
+    return record | {
+        "effect": effect, "se": se, "ci_low": effect - 3.18 * se, "ci_high": effect + 3.18 * se, "df": 3.0,
+        "p_value": p_value, "fdr": min(1.0, 2 * p_value), "hedges_g": effect / 0.5, "null_z": effect * 3,
+        "p_sign_flip": 2 / 2**n_donors if (change > 0).all() or (change < 0).all() else 0.5, "effect_raw": effect,
+        "agrees": (effect > 0) == (row["expected_sign"] == "+") if row["expected_sign"] in "+-" else "",
+        "status": "tested", "reason": "",
+    }, scores  # fmt: skip
+
+
+def _genes(study: Study, rng: np.random.Generator) -> pd.DataFrame:
+    columns = ("gene", "base_mean", "log2_fold_change", "se", "statistic", "p_value", "fdr", "ambient_suspect")
+    if study.empty:
+        return _no_rows(columns)
+    n_genes = study.n_genes
+    change = rng.normal(0, 0.5, n_genes) * (1 + 3 * (rng.random(n_genes) < 0.1))
+    p_value = np.minimum(1.0, 2 * np.exp(-3 * np.abs(change)) * rng.random(n_genes))
+    fdr = np.minimum(1.0, p_value * 8)
+    table = pd.DataFrame(
+        {
+            "gene": [f"{study.prefix}GENE{index}" for index in range(n_genes)],
+            "base_mean": rng.gamma(1, 50, n_genes),
+            "log2_fold_change": change,
+            "se": 0.3,
+            "statistic": change / 0.3,
+            "p_value": p_value,
+            "fdr": fdr,
+            "ambient_suspect": rng.random(n_genes) < 0.02,
+        }
+    )
+    table.loc[:20, ["log2_fold_change", "p_value", "fdr"]] = np.nan
+    return table[list(columns)]
+
+
+def _no_rows(columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
+
+
+def _write_run(results: Path, samples: pd.DataFrame, study: Study) -> None:
+    ledger = pd.DataFrame(
+        {
+            "dataset": "demo", "sample": samples["sample"], "url": "https://example.org/GSM0_matrix.mtx.gz",
+            "path": "", "bytes": 48213, "sha256": "ab" * 32, "retrieved": "2026-01-02T03:04:05Z",
+            "parser": "tenx_triplet", "decision": "matrix.mtx.gz with features.tsv.gz: CellRanger 3 triplet",
+        }
+    )  # fmt: skip
+    write_tsv(ledger, results / "ledger.tsv")
+    synthesis = ("program", "cell_class", "k", "effect", "ci_low", "ci_high", "tau2", "i2", "status", "reason")
+    write_tsv(_no_rows(synthesis), results / "synthesis" / "program_meta.tsv")
+    config = {
+        "seed": 1, "samples": "samples.tsv", "contrasts": "contrasts.tsv", "qc": {"n_mads": 4, "max_pct_mt": 20},
+        "doublets": {"method": "scrublet", "remove": True},
+        "atlas": {
+            "n_variable_genes": 2000, "n_components": 30, "integration": "harmony", "integration_key": "sample",
+            "n_neighbors": 15, "leiden_resolution": 1.0,
+        },
+        "contrast": {"min_cells": 10, "min_genes": 5, "n_random_sets": 200},
+    }  # fmt: skip
+    write_text(yaml.safe_dump(config, sort_keys=False), results / "provenance" / "config.yaml")
+    versions = pd.DataFrame({"name": ["immunomod", "python", "scanpy"], "version": ["0.1.0", "3.11.2", "1.11.5"]})
+    write_tsv(versions, results / "provenance" / "versions.tsv")
