@@ -8,6 +8,7 @@ data set is in, and the settings of each floor.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ import yaml
 from immunomod.errors import UserError
 from immunomod.sheets import read_contrasts, read_samples, split_list
 from immunomod.tables import REPOSITORY, describe, load_schema
+
+ACCESSION = re.compile(r"GS[EM][0-9]+")
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ def load_run(config: Mapping[str, Any], folder: str | Path, name: str = "config"
     )
     run = Run(config=resolved, folder=folder, samples=samples, contrasts=contrasts)
     _check_atlases(run, name)
+    _check_sources(run)
     return run
 
 
@@ -188,3 +192,17 @@ def _check_atlases(run: Run, name: str) -> None:
             if dataset in seen:
                 raise UserError(f"{name}: atlases.{atlas}: {dataset!r} is in atlas {seen[dataset]!r} already.")
             seen[dataset] = atlas
+
+
+def _check_sources(run: Run) -> None:
+    """A source that is no accession must be there before the first job starts."""
+    lacking = [
+        f"row {number}, column source: {run.folder / source} does not exist"
+        for number, source in run.samples["source"].items()
+        if not ACCESSION.fullmatch(source) and not (run.folder / source).exists()
+    ]
+    if lacking:
+        raise UserError(
+            f"{run.config['samples']}:\n  " + "\n  ".join(lacking) + "\n"
+            f"Relative paths start at {run.folder}. A GEO source is written GSE… or GSM…, letters and digits only."
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from immunomod.contrast.design import evaluate_where
+from immunomod.contrast.where import evaluate_where
 from immunomod.errors import UserError
 from immunomod.tables import read_table
 

@@ -1,0 +1,129 @@
+"""A mistake in the config or the sheets stops a run before its first job, with one message."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from immunomod.errors import UserError
+from immunomod.settings import load_run, load_run_file
+
+SAMPLES = """sample\tdataset\tsource\tcondition\tdonor\tstimulus\tdose\torganism
+m1\td\tGSM1\tmsc\tD1\tnone\t0\t
+m2\td\tGSM2\tmsc\tD2\tnone\t0\t
+c1\td\tGSM3\tco\tD1\tPHA\t0.1\t
+c2\td\tGSM4\tco\tD2\tPHA\t1\t
+"""
+CONTRASTS = "contrast\tdataset\tvariable\ttest\treference\twhere\nq\td\tcondition\tco\tmsc\t\n"
+
+
+@pytest.fixture
+def study(tmp_path: Path):
+    """A function that writes a study, with texts replaced, and loads it."""
+
+    def load(samples: str = SAMPLES, contrasts: str = CONTRASTS, **config: object):
+        (tmp_path / "samples.tsv").write_text(samples)
+        (tmp_path / "contrasts.tsv").write_text(contrasts)
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({"samples": "samples.tsv", "contrasts": "contrasts.tsv"} | config))
+        return load_run_file(tmp_path / "config.yaml")
+
+    return load
+
+
+def test_defaults_are_filled_and_paths_are_absolute(study, tmp_path, repository):
+    run = study()
+    assert run.config["geo"]["base_url"] == "https://ftp.ncbi.nlm.nih.gov/geo"
+    assert run.config["samples"] == str(tmp_path / "samples.tsv")
+    assert run.config["programs"] == [str(repository / "resources" / "programs")]
+    assert run.atlases == {"d": ["d"]}
+    assert run.samples_of(["d"]) == ["m1", "m2", "c1", "c2"]
+    assert run.contrast_row("q")["pair_by"] == "donor"
+    assert run.sample_row("m1")["organism"] == "human"
+    assert [row["row"] for row in run.dataset_rows("d")] == [2, 3, 4, 5]
+
+
+def test_the_same_config_gives_the_same_run_twice(study):
+    assert study().config == study().config
+
+
+def test_a_mirror_may_be_a_folder_beside_the_config(study, tmp_path):
+    (tmp_path / "mirror").mkdir()
+    assert study(geo={"base_url": "mirror"}).config["geo"]["base_url"] == (tmp_path / "mirror").as_uri()
+    with pytest.raises(UserError, match=r"geo\.base_url: .*nowhere is no folder"):
+        study(geo={"base_url": "nowhere"})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"sead": 1}, "'sead' was unexpected.*known are"),
+        ({"seed": "one"}, "seed: 'one' is not of type 'integer'"),
+        ({"atlases": {"all": ["e"]}}, "atlases.all: no data set 'e'"),
+        ({"atlases": {"a": ["d"], "b": ["d"]}}, "'d' is in atlas 'a' already"),
+    ],
+)
+def test_a_mistake_in_the_config_is_named(study, config, message):
+    with pytest.raises(UserError, match=message):
+        study(**config)
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "message"),
+    [
+        (CONTRASTS.replace("condition", "treatment"), "row 2, column variable: the samples sheet has no column 'treatment'"),
+        (CONTRASTS.replace("\tmsc\t", "\talone\t"), "row 2, column reference: no sample .* has condition = 'alone'.*co, msc"),
+        (CONTRASTS.replace("\tmsc\t", "\tco\t"), "'co' is also a test level"),
+        (CONTRASTS.replace("q\td\t", "q\te\t"), "row 2, column dataset: no sample is of data set 'e'"),
+        (CONTRASTS + "q\td\tcondition\tco\tmsc\t\n", "row 3, column contrast: contrast 'q' stands already in row 2"),
+        (CONTRASTS.replace("msc\t\n", 'msc\tstim == "PHA"\n'), "row 2, column where: .*stim"),
+        (CONTRASTS.replace("msc\t\n", 'msc\tdonor == "D1"\n'), "row 2, column test: co has 1 donor"),
+        (CONTRASTS.replace("\tmsc\t\n", "\t\t\n"), "reference"),
+        ("contrast\tdataset\tvariable\nq\td\tcondition\n", "row 2, column variable: .*holds 'msc', no number"),
+    ],
+)
+def test_a_mistake_in_a_contrast_names_its_row_and_column(study, contrasts, message):
+    with pytest.raises(UserError, match=message):
+        study(contrasts=contrasts)
+
+
+def test_a_contrast_without_replicates_runs_only_where_the_user_says_so(study):
+    alone = SAMPLES.replace("D2", "D1")
+    with pytest.raises(UserError, match="co has 1 donor in data set 'd', so no p-value"):
+        study(samples=alone)
+    assert study(samples=alone, contrast={"allow_unreplicated": True}).contrast_row("q")["test"] == "co"
+
+
+def test_a_trend_takes_a_numeric_column(study):
+    assert study(contrasts="contrast\tdataset\tvariable\nq\td\tdose\n").contrast_row("q")["test"] == ""
+
+
+def test_two_organisms_in_one_data_set_are_refused(study):
+    with pytest.raises(UserError, match="human and mouse"):
+        study(samples=SAMPLES.replace("\t1\t\n", "\t1\tmouse\n"))
+
+
+def test_a_duplicate_sample_is_named(study):
+    with pytest.raises(UserError, match="row 5, column sample: sample 'c1' stands already in row 4"):
+        study(samples=SAMPLES.replace("c2\t", "c1\t"))
+
+
+def test_a_missing_source_is_named(study):
+    with pytest.raises(UserError, match=r"row 3, column source: .*data/m2 does not exist"):
+        study(samples=SAMPLES.replace("GSM2", "data/m2"))
+
+
+def test_the_shipped_template_says_where_to_put_data(repository, tmp_path):
+    shutil.copytree(repository / "config", tmp_path / "config")
+    with pytest.raises(UserError, match=r"row 2, column source: .*D1_msc does not exist"):
+        load_run_file(tmp_path / "config" / "config.yaml")
+
+
+def test_a_broken_or_absent_config_is_one_message(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_run_file(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text("samples: [")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_run_file(tmp_path / "config.yaml")
+    with pytest.raises(UserError, match="config"):
+        load_run({"sample": "x"}, tmp_path)

@@ -1,0 +1,62 @@
+"""What a run was made with: the resolved config, and the versions of everything that shaped a result."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import tomllib
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from immunomod import __version__
+from immunomod.tables import REPOSITORY
+
+
+def direct_dependencies() -> list[str]:
+    """Names of the packages that this package asks for, in its own order."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in project["dependencies"]]
+
+
+def git_revision() -> str:
+    """The repository's commit, marked ``+changes`` where files differ from it; empty outside a git checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return described.stdout.strip()
+
+
+def versions() -> pd.DataFrame:
+    """Versions as a table ``name, version``: immunomod and its commit, Python, the system, every direct dependency."""
+    rows = [
+        ("immunomod", __version__),
+        ("immunomod revision", git_revision()),
+        ("python", platform.python_version()),
+        ("system", f"{platform.system()} {platform.machine()}"),
+    ]
+    rows += [(name, _version_of(name)) for name in direct_dependencies()]
+    return pd.DataFrame(rows, columns=["name", "version"])
+
+
+def _version_of(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """The resolved config as YAML."""
+    text: str = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    return text
