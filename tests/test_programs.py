@@ -68,7 +68,9 @@ META_ROW = "mine\tMy programme\timmune:T\treadout\t+\tthis lab\n"
 
 
 def test_a_user_adds_a_programme_in_a_folder_of_their_own(tmp_path):
-    folder = own_folder(tmp_path, "mine\tIL2\tIl2\t+\t\tthis lab\t\tno\nmine\tGZMB\tGzmb\t-\t2\tthis lab\t\tno\n", META_ROW)
+    folder = own_folder(
+        tmp_path, "mine\tIL2\tIl2\t+\t\tthis lab\t\tno\nmine\tGZMB\tGzmb\t-\t2\tthis lab\t\tno\n", META_ROW
+    )
     programs = load_programs([SHIPPED, folder])
     assert len(programs.table) == 63
     assert programs.weights("human").at["GZMB", "mine"] == -2.0

@@ -25,7 +25,8 @@ def study(tmp_path: Path):
     def load(samples: str = SAMPLES, contrasts: str = CONTRASTS, **config: object):
         (tmp_path / "samples.tsv").write_text(samples)
         (tmp_path / "contrasts.tsv").write_text(contrasts)
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump({"samples": "samples.tsv", "contrasts": "contrasts.tsv"} | config))
+        sheets = {"samples": "samples.tsv", "contrasts": "contrasts.tsv"}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(sheets | config))
         return load_run_file(tmp_path / "config.yaml")
 
     return load
@@ -71,8 +72,14 @@ def test_a_mistake_in_the_config_is_named(study, config, message):
 @pytest.mark.parametrize(
     ("contrasts", "message"),
     [
-        (CONTRASTS.replace("condition", "treatment"), "row 2, column variable: the samples sheet has no column 'treatment'"),
-        (CONTRASTS.replace("\tmsc\t", "\talone\t"), "row 2, column reference: no sample .* has condition = 'alone'.*co, msc"),
+        (
+            CONTRASTS.replace("condition", "treatment"),
+            "row 2, column variable: .* has no column 'treatment'",
+        ),
+        (
+            CONTRASTS.replace("\tmsc\t", "\talone\t"),
+            "row 2, column reference: .* condition = 'alone'.*co, msc",
+        ),
         (CONTRASTS.replace("\tmsc\t", "\tco\t"), "'co' is also a test level"),
         (CONTRASTS.replace("q\td\t", "q\te\t"), "row 2, column dataset: no sample is of data set 'e'"),
         (CONTRASTS + "q\td\tcondition\tco\tmsc\t\n", "row 3, column contrast: contrast 'q' stands already in row 2"),

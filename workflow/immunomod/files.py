@@ -32,9 +32,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
     try:
         yield temporary
-        with open(temporary, "rb+") as handle:
+        with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,7 +54,8 @@ def write_tsv(table: pd.DataFrame, path: str | Path) -> None:
 
 def read_tsv(path: str | Path, **options: Any) -> pd.DataFrame:
     """Read a table written by :func:`write_tsv`. Only an empty field is missing: ``NA`` is a name like another."""
-    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""], **options)
+    table: pd.DataFrame = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""], **options)
+    return table
 
 
 def write_h5ad(adata: AnnData, path: str | Path) -> None:
@@ -65,5 +66,5 @@ def write_h5ad(adata: AnnData, path: str | Path) -> None:
 
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as handle:
+    with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

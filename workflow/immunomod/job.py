@@ -1,8 +1,9 @@
-"""What surrounds the work of every rule: a log file, bounded threads, and one message for a user's mistake."""
+"""What surrounds the work of every rule: the package on its path, a log file, one message for a user's mistake."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -12,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from immunomod.errors import UserError
+
+
+def share_package_path() -> None:
+    """Let the processes that Snakemake starts import the package, in whichever environment they run."""
+    folder = str(Path(__file__).resolve().parents[1])
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *(path for path in known if path and path != folder)])
 
 
 @contextmanager

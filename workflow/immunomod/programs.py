@@ -76,7 +76,8 @@ def load_programs(folders: Sequence[str | Path] = (SHIPPED,)) -> ProgramSet:
     UserError
         A table breaks its schema, a programme lacks its row in the other table, or stands in two folders.
     """
-    genes, tables = [], []
+    genes: list[pd.DataFrame] = []
+    tables: list[pd.DataFrame] = []
     for folder in map(Path, folders):
         gene_path, meta_path = folder / "programs.tsv", folder / "programs_meta.tsv"
         gene = read_table(gene_path, "programs", unique=("program", "gene_human", "gene_mouse"))

@@ -73,7 +73,7 @@ class Run:
     def dataset_rows(self, dataset: str) -> list[dict[str, Any]]:
         """The sheet's rows of a data set, each with its number in the file under ``row``."""
         rows = self.samples[self.samples["dataset"] == dataset]
-        return [{"row": int(number), **row} for number, row in zip(rows.index, rows.to_dict("records"), strict=True)]
+        return [{"row": int(number), **self.sample_row(sample)} for number, sample in rows["sample"].items()]
 
     def contrast_row(self, contrast: str) -> dict[str, str]:
         """A contrast's row of the sheet."""
@@ -127,7 +127,9 @@ def resolve_config(config: Mapping[str, Any], folder: Path, name: str = "config"
     if "://" not in base_url:
         tree = (folder / base_url).resolve()
         if not tree.is_dir():
-            raise UserError(f"{name}: geo.base_url: {tree} is no folder. Give a URL, or a folder laid out as GEO's /geo/.")
+            raise UserError(
+                f"{name}: geo.base_url: {tree} is no folder. Give a URL, or a folder laid out as GEO's /geo/."
+            )
         base_url = tree.as_uri()
     resolved["geo"]["base_url"] = base_url.rstrip("/")
     return resolved

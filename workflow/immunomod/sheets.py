@@ -104,4 +104,3 @@ def count_replicates(rows: pd.DataFrame) -> int | None:
     if (rows["donor"] == "").any():
         return None
     return int(rows["donor"].nunique())
-

@@ -31,18 +31,22 @@ def load_schema(name: str) -> dict[str, Any]:
 
 def describe(error: jsonschema.ValidationError) -> str:
     """One sentence on a schema fault, in the words of somebody who edits a table rather than a schema."""
-    described = error.schema.get("description", "") if isinstance(error.schema, Mapping) else ""
+    schema: Any = error.schema
+    wanted: Any = error.validator_value
+    described = schema.get("description", "") if isinstance(schema, Mapping) else ""
     hint = f" ({described})" if described else ""
     value = error.instance
     match error.validator:
         case "enum":
-            return f"{value!r} is not one of {', '.join(map(repr, error.validator_value))}"
+            return f"{value!r} is not one of {', '.join(map(repr, wanted))}"
         case "pattern":
             return f"{value!r} is not allowed here{hint}"
         case "anyOf":
-            return f"one of {', '.join(name for part in error.validator_value for name in part['required'])} must be given"
+            return (
+                f"one of {', '.join(name for part in error.validator_value for name in part['required'])} must be given"
+            )
         case "additionalProperties":
-            return f"{error.message}; known are {', '.join(sorted(error.schema['properties']))}"
+            return f"{error.message}; known are {', '.join(sorted(schema['properties']))}"
         case _:
             return f"{error.message}{hint}"
 
@@ -74,8 +78,8 @@ def read_table(path: str | Path, schema_name: str, unique: Sequence[str] = ()) -
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Create it, or correct the path in the config.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}). Save it as UTF-8, tab-separated.") from None
+    except UnicodeDecodeError as fault:
+        raise UserError(f"{path} is not UTF-8 text ({fault}). Save it as UTF-8, tab-separated.") from None
     schema = load_schema(schema_name)
     rows = list(csv.reader(text.splitlines(), delimiter="\t"))
     header = [name.strip() for name in rows[0]] if rows else []

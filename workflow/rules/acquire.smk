@@ -6,19 +6,19 @@ rule acquire_dataset:
         local=lambda wildcards: RUN.local_sources(wildcards.dataset),
     output:
         manifest="<results>/acquire/{dataset}/manifest.tsv",
-    params:
-        rows=lambda wildcards: RUN.dataset_rows(wildcards.dataset),
-        base_url=RUN.config["geo"]["base_url"],
-        sheet=RUN.config["samples"],
     log:
         "<logs>/acquire_dataset/{dataset}.log",
     benchmark:
         "<benchmarks>/acquire_dataset/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 240 * attempt,
-    conda:
-        ENVIRONMENT
+    params:
+        rows=lambda wildcards: RUN.dataset_rows(wildcards.dataset),
+        base_url=RUN.config["geo"]["base_url"],
+        sheet=RUN.config["samples"],
     script:
         "../scripts/acquire_dataset.py"
 

@@ -16,19 +16,19 @@ rule build_atlas:
             category="Cells",
             labels={"table": "clusters and their cell classes", "atlas": "{atlas}"},
         ),
-    params:
-        atlas=RUN.config["atlas"],
-        annotation=RUN.config["annotation"],
-        seed=RUN.config["seed"],
     log:
         "<logs>/build_atlas/{atlas}.log",
     benchmark:
         "<benchmarks>/build_atlas/{atlas}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 2
     resources:
         mem_mb=lambda wildcards, input, attempt: max(4000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 120 * attempt,
-    conda:
-        ENVIRONMENT
+    params:
+        atlas=RUN.config["atlas"],
+        annotation=RUN.config["annotation"],
+        seed=RUN.config["seed"],
     script:
         "../scripts/build_atlas.py"

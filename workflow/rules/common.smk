@@ -1,18 +1,17 @@
 # What every rule needs: the validated run, the constraints on names, and the package on the path of every script.
-import os
+import re
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-PACKAGE_FOLDER = str(Path(workflow.basedir) / "workflow")
-sys.path.insert(0, PACKAGE_FOLDER)
-# Scripts run in processes of their own, perhaps in an environment without the package.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE_FOLDER, os.environ.get("PYTHONPATH")]))
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from immunomod.errors import UserError
+from immunomod.job import share_package_path
 from immunomod.settings import load_run
 
+share_package_path()
 CONFIG_FILE = Path(workflow.configfiles[-1]) if workflow.configfiles else Path("config/config.yaml")
 try:
     RUN = load_run(config, CONFIG_FILE.parent, name=str(CONFIG_FILE))

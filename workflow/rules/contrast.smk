@@ -13,11 +13,11 @@ rule sum_pseudobulks:
         "<logs>/sum_pseudobulks/{dataset}.log",
     benchmark:
         "<benchmarks>/sum_pseudobulks/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 60 * attempt,
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/sum_pseudobulks.py"
 
@@ -43,19 +43,19 @@ rule test_contrast:
         design="<results>/contrasts/{contrast}/design.tsv",
         program_scores="<results>/contrasts/{contrast}/program_scores.tsv",
         genes=directory("<results>/contrasts/{contrast}/genes"),
+    log:
+        "<logs>/test_contrast/{contrast}.log",
+    benchmark:
+        "<benchmarks>/test_contrast/{contrast}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         row=lambda wildcards: RUN.contrast_row(wildcards.contrast),
         programs=RUN.config["programs"],
         contrast=RUN.config["contrast"],
         seed=RUN.config["seed"],
-    log:
-        "<logs>/test_contrast/{contrast}.log",
-    benchmark:
-        "<benchmarks>/test_contrast/{contrast}.tsv"
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
-        runtime=lambda wildcards, attempt: 120 * attempt,
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/test_contrast.py"

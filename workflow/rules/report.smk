@@ -5,14 +5,14 @@ rule write_provenance:
     output:
         config="<results>/provenance/config.yaml",
         versions="<results>/provenance/versions.tsv",
-    params:
-        config=RUN.config,
     log:
         "<logs>/write_provenance.log",
     benchmark:
         "<benchmarks>/write_provenance.tsv"
     conda:
         ENVIRONMENT
+    params:
+        config=RUN.config,
     script:
         "../scripts/write_provenance.py"
 
@@ -36,16 +36,16 @@ rule build_report:
             labels={"page": "the whole report"},
         ),
         figures=directory("<results>/report/figures"),
-    params:
-        programs=RUN.config["programs"],
-        contrasts=CONTRASTS,
     log:
         "<logs>/build_report.log",
     benchmark:
         "<benchmarks>/build_report.tsv"
-    resources:
-        mem_mb=lambda wildcards, input, attempt: max(2000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, input, attempt: max(2000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
+    params:
+        programs=RUN.config["programs"],
+        contrasts=CONTRASTS,
     script:
         "../scripts/build_report.py"

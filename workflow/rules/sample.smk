@@ -7,18 +7,18 @@ rule read_counts:
     output:
         counts="<results>/samples/{sample}/counts.h5ad",
         read="<results>/samples/{sample}/read.tsv",
-    params:
-        row=lambda wildcards: RUN.sample_row(wildcards.sample),
-        cells_table=lambda wildcards: RUN.config["cells_tables"].get(RUN.sample_row(wildcards.sample)["dataset"], {}),
     log:
         "<logs>/read_counts/{sample}.log",
     benchmark:
         "<benchmarks>/read_counts/{sample}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 30 * attempt,
-    conda:
-        ENVIRONMENT
+    params:
+        row=lambda wildcards: RUN.sample_row(wildcards.sample),
+        cells_table=lambda wildcards: RUN.config["cells_tables"].get(RUN.sample_row(wildcards.sample)["dataset"], {}),
     script:
         "../scripts/read_counts.py"
 
@@ -30,20 +30,20 @@ rule filter_cells:
         filtered="<results>/samples/{sample}/filtered.h5ad",
         cells="<results>/samples/{sample}/cells.tsv.gz",
         qc="<results>/samples/{sample}/qc.tsv",
+    log:
+        "<logs>/filter_cells/{sample}.log",
+    benchmark:
+        "<benchmarks>/filter_cells/{sample}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, input, attempt: max(2000, int(8 * input.size_mb)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         programs=RUN.config["programs"],
         qc=RUN.config["qc"],
         doublets=RUN.config["doublets"],
         seed=RUN.config["seed"],
-    log:
-        "<logs>/filter_cells/{sample}.log",
-    benchmark:
-        "<benchmarks>/filter_cells/{sample}.tsv"
-    resources:
-        mem_mb=lambda wildcards, input, attempt: max(2000, int(8 * input.size_mb)) * 2 ** (attempt - 1),
-        runtime=lambda wildcards, attempt: 30 * attempt,
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/filter_cells.py"
 
