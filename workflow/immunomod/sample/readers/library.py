@@ -1,0 +1,109 @@
+"""What every layout's reader takes and gives: the files of one library, and its counts with features and barcodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from immunomod.errors import UserError
+from immunomod.sample.readers.sniff import Kind, SniffedFile
+
+
+@dataclass(frozen=True)
+class LibraryFiles:
+    """The files among which one library's counts lie.
+
+    ``own`` belong to the library alone, ``shared`` to the whole data set (a feature table given once per series).
+    """
+
+    sample: str
+    own: tuple[SniffedFile, ...]
+    shared: tuple[SniffedFile, ...] = ()
+
+    def of_kind(self, *kinds: Kind) -> list[SniffedFile]:
+        """Files that hold one of ``kinds``: the library's own where there are any, else the shared ones."""
+        own = [file for file in self.own if file.kind in kinds]
+        return own or [file for file in self.shared if file.kind in kinds]
+
+    def describe(self) -> str:
+        """The files and their contents in words, for messages."""
+        return "; ".join(f"{file.name} ({file.kind})" for file in (*self.own, *self.shared)) or "no file at all"
+
+
+@dataclass
+class LibraryCounts:
+    """Counts of one library as a layout's reader finds them.
+
+    Parameters
+    ----------
+    matrix
+        cells x features, CSR, any numeric type; checked and made int32 by :func:`integer_counts`.
+    barcodes
+        One name per cell.
+    features
+        One row per feature; columns ``gene_id``, ``gene_symbol``, ``feature_type`` (str, empty where unknown).
+    used
+        What each file served as, in reading order.
+    decisions
+        Sentences on everything that was decided on the way.
+    """
+
+    matrix: sparse.csr_matrix
+    barcodes: pd.Index
+    features: pd.DataFrame
+    used: dict[SniffedFile, str]
+    decisions: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a library's counts are laid out in files.
+
+    ``recognise`` returns the files that hold a matrix of this layout (empty: not this layout); ``run`` reads the one
+    that is chosen, with whatever companions it needs from the rest.
+    """
+
+    name: str
+    citation: str
+    needs: str
+    limits: str
+    recognise: Callable[[LibraryFiles], Sequence[SniffedFile]]
+    run: Callable[[SniffedFile, LibraryFiles], LibraryCounts]
+
+
+def integer_counts(library: LibraryCounts, where: str) -> sparse.csr_matrix:
+    """Return the matrix as canonical int32 CSR (sorted indices, no stored zero, no duplicate entry).
+
+    Raises
+    ------
+    UserError
+        Where a value is negative, fractional, missing, or does not fit: normalised values carry no counting noise, and
+        every later step (doublets, pseudobulk, variable genes) needs it.
+    """
+    matrix = library.matrix
+    values = matrix.data
+    if values.dtype.kind == "f":
+        bad = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)) | (values < 0))
+    else:
+        bad = np.flatnonzero(values < 0) if values.dtype.kind == "i" else np.empty(0, dtype=np.int64)
+    if bad.size:
+        cell = int(np.searchsorted(matrix.indptr, bad[0], side="right") - 1)
+        feature = library.features.iloc[int(matrix.indices[bad[0]])]
+        gene = feature["gene_symbol"] or feature["gene_id"]
+        raise UserError(
+            f"{where}: holds values that are not counts ({values[bad[0]]:g} for {gene} in cell "
+            f"{library.barcodes[cell]}; {bad.size:,} of {values.size:,} values); normalised or scaled data cannot be "
+            "used. Point `source` (or `files`) at the raw counts, or leave the sample out"
+        )
+    if values.size and float(values.max()) > np.iinfo(np.int32).max:
+        raise UserError(f"{where}: holds a value above 2^31 ({values.max():g}); these are not UMI or read counts")
+    counts = sparse.csr_matrix(
+        (values.astype(np.int32, copy=False), matrix.indices, matrix.indptr), shape=matrix.shape, copy=False
+    )
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts
