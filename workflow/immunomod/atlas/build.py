@@ -1,0 +1,372 @@
+"""All cells of an atlas on the genes that tell them apart: reduce, integrate, cluster, map and name.
+
+Samples are read one at a time and only the columns of variable and marker genes are kept, so memory grows with
+cells x about 2,200 genes. Samples are put in the order of their names first: the order in which they are given
+changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from immunomod import __version__
+from immunomod.atlas.annotate import Annotation, annotate
+from immunomod.atlas.cluster import absorb_small, choose_resolution, graph_of, leiden_stability, split_by, whole_groups
+from immunomod.atlas.embed import umap_layout
+from immunomod.atlas.integrate import REGISTRY, Integration, integrate, same_batch_share
+from immunomod.atlas.markers import MarkerSet, load_markers
+from immunomod.atlas.neighbors import Neighbors, fuzzy_connectivities, nearest_neighbors
+from immunomod.atlas.reduce import (
+    Components,
+    SampleGenes,
+    combine_gene_statistics,
+    principal_components,
+    read_gene_columns,
+    shared_gene_axes,
+)
+from immunomod.atlas.settings import AtlasSettings
+from immunomod.errors import UserError
+from immunomod.files import write_h5ad, write_tsv
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# Groups that get named are finer than clusters: classes that one cluster holds (CD8 T and NK cells) are named apart.
+_FINER = 4.0
+_SMALLEST_GROUP = 5
+_PACKAGES = ("anndata", "faiss-cpu", "harmonypy", "igraph", "numpy", "pandas", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """The atlas and its tables, as written by :meth:`write`.
+
+    ``adata``: ``X`` log-normalised float32 CSR on variable and marker genes; ``obs`` the samples' columns with
+    ``cluster``, ``cell_class``, ``compartment``, ``lineage``, ``cell_class_confidence``; ``obsm`` ``X_pca``,
+    ``X_<integration>``, ``X_umap``.
+    """
+
+    adata: AnnData
+    clusters: pd.DataFrame
+    clustering: pd.DataFrame
+    integration: pd.DataFrame
+
+    def write(self, h5ad: Path, folder: Path) -> None:
+        """Write the atlas to ``h5ad`` and its three tables into ``folder``."""
+        for name in ("clusters", "clustering", "integration"):
+            write_tsv(getattr(self, name), folder / f"{name}.tsv")
+        write_h5ad(self.adata, h5ad)
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    expression: sparse.csr_matrix
+    obs: pd.DataFrame
+    var: pd.DataFrame
+
+
+def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: AtlasSettings, seed: int) -> Atlas:
+    """Build one atlas from the ``filtered.h5ad`` of its samples.
+
+    Parameters
+    ----------
+    sample_paths
+        Files written by the sample floor. Samples without cells are skipped.
+    markers_folder
+        Folder with ``cell_classes.tsv`` and ``markers.tsv``.
+    settings
+        See :class:`~immunomod.atlas.settings.AtlasSettings`.
+    seed
+        For Harmony, Leiden, the map and the bootstraps. The same samples and seed give the same atlas.
+
+    Raises
+    ------
+    UserError
+        No sample has cells, samples are of several organisms, cell names repeat, or the integration key is unknown.
+    """
+    markers = load_markers(markers_folder)
+    reduced, organism = _reduce(sample_paths, markers, settings)
+    variable = reduced.var["highly_variable"].to_numpy(dtype=bool)
+    components = principal_components(sparse.csr_matrix(reduced.expression[:, variable]), settings.n_components)
+    batches = _batches(reduced.obs, settings.integration_key)
+    integration = integrate(components.scores, batches, settings.integration, seed)
+
+    n_neighbors = _fitting_neighbors(settings.n_neighbors, len(reduced.obs))
+    neighbors = nearest_neighbors(integration.coordinates, n_neighbors)
+    connectivities = fuzzy_connectivities(neighbors)
+    leiden, fine, clustering = _cluster(connectivities, settings.leiden_resolution, seed)
+    symbols = pd.Index(reduced.var["gene_symbol"])
+    annotation = annotate(
+        reduced.expression, symbols, connectivities, fine, markers, organism, settings.annotation, seed
+    )
+    leiden = whole_groups(leiden, fine)
+    cluster = split_by(leiden, annotation.cell_class)
+
+    obs = _with_classes(reduced.obs, cluster, annotation, markers)
+    clusters = _cluster_table(obs, leiden, fine, annotation, reduced)
+    table = _integration_table(integration, components, neighbors, batches, n_neighbors, reduced.obs, settings)
+    adata = _assemble(reduced, obs, components, integration)
+    adata.obsm["X_umap"] = umap_layout(connectivities, integration.coordinates, seed)
+    adata.uns["immunomod"] = {
+        "floor": "atlas",
+        "settings": settings.as_dict(),
+        "seed": seed,
+        "organism": organism,
+        "integration": integration.method,
+        "integration_reason": integration.reason,
+        "n_neighbors": n_neighbors,
+        "leiden_resolution": float(clustering.query("chosen and purpose == 'clusters'")["resolution"].iloc[0]),
+        "pca_variance_ratio": components.variance_ratio,
+        "versions": _versions(),
+        "clusters": clusters.astype({"cluster": str}).set_index("cluster"),
+    }
+    return Atlas(adata, clusters, clustering, table)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _reduce(paths: Sequence[Path], markers: MarkerSet, settings: AtlasSettings) -> tuple[_Reduced, str]:
+    read = sorted((_read_axes(path) for path in paths), key=lambda item: (item[1].sample, str(item[0])))
+    read = [item for item in read if item[1].n_cells > 0]
+    if not read:
+        given = ", ".join(str(path) for path in paths) or "no file"
+        raise UserError(
+            f"No sample of this atlas has a cell that passed quality control (read: {given}). Look at samples/qc.tsv "
+            "for the filter that removed them, or take the dataset out of the samples table."
+        )
+    organism = _organism({obs_organism for _, _, _, obs_organism in read})
+    obs = _joined_obs([item[2] for item in read])
+    axes = shared_gene_axes([item[1] for item in read])
+    table = combine_gene_statistics(axes, settings.n_variable_genes)
+    if not table["highly_variable"].any():
+        raise UserError("The samples of this atlas share no gene. Check that they use the same gene ids or symbols.")
+    is_marker = table["gene_symbol"].isin(markers.symbols(organism))
+    kept = table[table["highly_variable"] | is_marker].assign(marker=is_marker)
+    blocks = []
+    for (path, *_), axis in zip(read, axes, strict=True):
+        position = axis.var.index.get_indexer(kept.index)
+        if "_column" in axis.var:
+            position = np.where(position >= 0, axis.var["_column"].to_numpy()[position], -1)
+        blocks.append(read_gene_columns(path, position))
+    return _Reduced(sparse.vstack(blocks, format="csr"), obs, kept), organism
+
+
+def _read_axes(path: Path) -> tuple[Path, SampleGenes, pd.DataFrame, str]:
+    import h5py
+    from anndata.io import read_elem
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Run the sample floor for this sample first.")
+    with h5py.File(path, "r") as handle:
+        obs, var = read_elem(handle["obs"]), read_elem(handle["var"])
+    sample = str(obs["sample"].iloc[0]) if len(obs) else path.parent.name
+    dataset = str(obs["dataset"].iloc[0]) if len(obs) and "dataset" in obs else ""
+    organism = str(obs["organism"].iloc[0]) if len(obs) and "organism" in obs else ""
+    obs = obs.assign(
+        **{name: obs[name].astype(str) for name in obs if isinstance(obs[name].dtype, pd.CategoricalDtype)}
+    )
+    return path, SampleGenes(sample, dataset, var, len(obs)), obs, organism
+
+
+def _organism(named: set[str]) -> str:
+    found = {"human" if name in ("", "nan") else name for name in named}
+    if len(found) > 1:
+        raise UserError(
+            f"This atlas mixes organisms ({', '.join(sorted(found))}); genes of one are not genes of another. "
+            "List one atlas per organism under `atlases` in the config."
+        )
+    return found.pop()
+
+
+def _joined_obs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    obs = pd.concat(tables)
+    if obs.index.has_duplicates:
+        name = obs.index[obs.index.duplicated()][0]
+        raise UserError(f"Two cells are both named {name!r}. Give every library its own `sample` in the samples table.")
+    for column in obs:
+        if obs[column].dtype == object:
+            obs[column] = obs[column].where(obs[column].notna(), "").astype(str).replace("nan", "")
+    return obs
+
+
+def _batches(obs: pd.DataFrame, key: str) -> list[str]:
+    if key not in obs:
+        raise UserError(
+            f"config: atlas.integration_key is {key!r}, which is no column of the cells; use one of "
+            f"{', '.join(sorted(str(c) for c in obs if obs[c].dtype == object))}."
+        )
+    return [str(value) for value in obs[key]]
+
+
+def _fitting_neighbors(wanted: int, n_cells: int) -> int:
+    """Fewer neighbours in small atlases, so that a neighbourhood does not reach across classes."""
+    return max(2, min(wanted, round(float(np.sqrt(n_cells)))))
+
+
+# --- clusters and classes --------------------------------------------------------------------------------------------
+
+
+def _cluster(
+    connectivities: sparse.csr_matrix, wanted: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], pd.DataFrame]:
+    """Clusters, the finer groups that get named, and the table of both."""
+    graph = graph_of(connectivities)
+    leiden, table = choose_resolution(graph, (wanted / 2, wanted, wanted * 2), wanted, seed)
+    chosen = float(table.loc[table["chosen"], "resolution"].iloc[0])
+    fine, stability, modularity = leiden_stability(graph, chosen * _FINER, seed)
+    fine = absorb_small(fine, connectivities, _SMALLEST_GROUP)
+    sizes = np.bincount(fine)
+    table.insert(0, "purpose", "clusters")
+    table.loc[len(table)] = {
+        "purpose": "groups that are named",
+        "resolution": chosen * _FINER,
+        "n_clusters": len(sizes),
+        "smallest_cluster": int(sizes.min()),
+        "stability_ari": stability,
+        "modularity": modularity,
+        "chosen": True,
+        "reason": f"{_FINER:g} times the chosen resolution, so that one cluster may hold several classes",
+    }
+    return leiden, fine, table
+
+
+def _with_classes(
+    obs: pd.DataFrame, cluster: NDArray[np.object_], annotation: Annotation, markers: MarkerSet
+) -> pd.DataFrame:
+    classes = markers.classes
+    cell_class = pd.Series(annotation.cell_class, index=obs.index)
+    return obs.assign(
+        cluster=pd.Categorical(cluster, categories=_natural_order(set(cluster))),
+        cell_class=cell_class,
+        compartment=cell_class.map(classes["compartment"]).astype(str),
+        lineage=cell_class.map(classes["lineage"]).astype(str),
+        cell_class_confidence=annotation.cell_confidence,
+    )
+
+
+def _natural_order(labels: set[str]) -> list[str]:
+    return sorted(labels, key=lambda label: (int(label.rstrip("abcdefghijklmnopqrstuvwxyz")), label))
+
+
+def _cluster_table(
+    obs: pd.DataFrame, leiden: NDArray[np.int64], fine: NDArray[np.int64], annotation: Annotation, reduced: _Reduced
+) -> pd.DataFrame:
+    """One row per cluster: its class, how sure, what came second, its cells, its genes."""
+    groups = annotation.groups
+    rows = []
+    for cluster in obs["cluster"].cat.categories:
+        cells = (obs["cluster"] == cluster).to_numpy()
+        parts = pd.Series(fine[cells]).value_counts().sort_index()
+        of = groups.loc[parts.index]
+        main = of.iloc[int(parts.to_numpy().argmax())]
+        share = parts.to_numpy() / parts.sum()
+        rows.append(
+            {
+                "cluster": cluster,
+                "leiden": int(leiden[cells][0]),
+                "cell_class": main["cell_class"],
+                "compartment": obs["compartment"].to_numpy()[cells][0],
+                "lineage": obs["lineage"].to_numpy()[cells][0],
+                "confidence": float(of["confidence"].to_numpy() @ share),
+                "score": float(of["score"].to_numpy() @ share),
+                "runner_up": main["runner_up"],
+                "runner_up_score": float(of["runner_up_score"].to_numpy() @ share),
+                "n_cells": int(cells.sum()),
+                "n_samples": int(obs["sample"][cells].nunique()),
+                "top_markers": main["top_markers"],
+                "top_genes": _top_genes(reduced, cells),
+                "reason": main["reason"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _top_genes(reduced: _Reduced, cells: NDArray[np.bool_], count: int = 5) -> str:
+    """The genes whose mean log expression exceeds that of the other cells most."""
+    inside = np.asarray(reduced.expression[cells].mean(axis=0)).ravel()
+    outside = 0.0 if cells.all() else np.asarray(reduced.expression[~cells].mean(axis=0)).ravel()
+    difference = inside - outside
+    order = np.argsort(-difference, kind="stable")[:count]
+    return ",".join(str(reduced.var["gene_symbol"].iloc[i]) for i in order if difference[i] > 0)
+
+
+# --- tables and the file ---------------------------------------------------------------------------------------------
+
+
+def _integration_table(
+    integration: Integration,
+    components: Components,
+    neighbors: Neighbors,
+    batches: Sequence[str],
+    n_neighbors: int,
+    obs: pd.DataFrame,
+    settings: AtlasSettings,
+) -> pd.DataFrame:
+    """``none`` beside the method used: how far batches are mixed among neighbours, before and after."""
+    before = nearest_neighbors(components.scores, n_neighbors) if integration.method != "none" else neighbors
+    methods = {"none": before} | {integration.method: neighbors}
+    rows = []
+    for name, found in methods.items():
+        same, by_chance = same_batch_share(found.indices, batches)
+        rows.append(
+            {
+                "method": name,
+                "key": settings.integration_key,
+                "n_batches": len(set(batches)),
+                "same_batch_neighbors": same,
+                "expected_by_chance": by_chance,
+                "chosen": name == integration.method,
+                "reason": integration.reason if name == integration.method else "",
+                "caution": _caution(batches, obs) if name != "none" else "",
+                "citation": REGISTRY[name].citation,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _caution(batches: Sequence[str], obs: pd.DataFrame) -> str:
+    if "condition" not in obs:
+        return ""
+    per_batch = pd.Series(list(batches)).groupby(list(batches)).size()
+    pairs = pd.DataFrame({"batch": list(batches), "condition": obs["condition"].to_numpy()}).drop_duplicates()
+    if len(pairs) > len(per_batch) or pairs["condition"].nunique() < 2:
+        return ""
+    return (
+        "every batch is of one condition, so aligning batches also takes away what the condition did: these "
+        "coordinates name cells and are not compared between conditions"
+    )
+
+
+def _assemble(reduced: _Reduced, obs: pd.DataFrame, components: Components, integration: Integration) -> AnnData:
+    from anndata import AnnData
+
+    var = reduced.var.copy()
+    var.index = var.index.astype(str)
+    adata = AnnData(X=reduced.expression, obs=obs, var=var)
+    adata.obsm["X_pca"] = components.scores
+    if integration.method != "none":
+        adata.obsm[f"X_{integration.method}"] = integration.coordinates
+    loadings = np.zeros((adata.n_vars, components.loadings.shape[1]), dtype=np.float32)
+    loadings[var["highly_variable"].to_numpy(dtype=bool)] = components.loadings
+    adata.varm["PCs"] = loadings
+    return adata
+
+
+def _versions() -> Mapping[str, Any]:
+    found = {"immunomod": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,144 @@
+"""The marker tables behind cell classes: read, checked, and turned into weights over an atlas's genes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from immunomod.errors import UserError
+from immunomod.files import read_tsv
+
+UNASSIGNED = "unassigned"
+COMPARTMENTS = ("MSC", "immune", "other")
+_CLASS_COLUMNS = ("cell_class", "label", "lineage", "compartment", "ontology")
+_MARKER_COLUMNS = ("cell_class", "gene_human", "gene_mouse", "direction", "weight", "source", "verified")
+_GENE_COLUMNS = {"human": "gene_human", "mouse": "gene_mouse"}
+
+
+@dataclass(frozen=True)
+class MarkerWeights:
+    """Marker genes found in an atlas and what each says for and against each class.
+
+    Attributes
+    ----------
+    genes
+        Positions of the found marker genes in the atlas's gene axis.
+    classes
+        Classes that compete: those with at least two markers found.
+    positive, negative
+        Genes x classes; 0 where a gene says nothing.
+    """
+
+    genes: NDArray[np.int64]
+    classes: tuple[str, ...]
+    positive: NDArray[np.float64]
+    negative: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MarkerSet:
+    """Cell classes (index ``cell_class``) and their markers, as in ``resources/markers``."""
+
+    classes: pd.DataFrame
+    markers: pd.DataFrame
+
+    def symbols(self, organism: str) -> set[str]:
+        """All marker symbols of an organism, older names included."""
+        column = _gene_column(organism)
+        names = set(self.markers[column])
+        return (names | set(self.markers["alias_human"]) if organism == "human" else names) - {""}
+
+    def weights(self, symbols: pd.Index, organism: str) -> MarkerWeights:
+        """Weights over the genes of an atlas, given by their ``symbols``.
+
+        A gene is looked up by its current symbol, then by its older one; markers that the atlas lacks are left out.
+        """
+        first = pd.Series(np.arange(len(symbols)), index=symbols)
+        first = first[~first.index.duplicated()]
+        column = _gene_column(organism)
+        position = self.markers[column].map(first)
+        if organism == "human":
+            position = position.fillna(self.markers["alias_human"].map(first))
+        found = self.markers.assign(position=position).dropna(subset=["position"])
+        genes = np.unique(found["position"].to_numpy(dtype=np.int64))
+
+        positives = found[found["direction"] == "+"].groupby("cell_class", sort=False)["position"].nunique()
+        classes = tuple(name for name in self.classes.index if positives.get(name, 0) >= 2)
+        weights = {sign: np.zeros((len(genes), len(classes))) for sign in "+-"}
+        found = found[found["cell_class"].isin(classes)]
+        at = np.searchsorted(genes, found["position"].to_numpy(dtype=np.int64))
+        for gene, name, sign, weight in zip(
+            at, found["cell_class"], found["direction"], found["weight"].to_numpy(dtype=float), strict=True
+        ):
+            weights[sign][gene, classes.index(name)] = weight
+        return MarkerWeights(genes, classes, weights["+"], weights["-"])
+
+    def lineage(self, cell_class: str) -> str:
+        """Lineage of a class."""
+        return str(self.classes.loc[cell_class, "lineage"])
+
+    def less_resolved(self, cell_class: str) -> str:
+        """The class to fall back to when only the lineage is sure: the parent if there is one, else itself."""
+        return str(self.classes.loc[cell_class, "parent"]) or cell_class
+
+
+def _gene_column(organism: str) -> str:
+    if organism not in _GENE_COLUMNS:
+        raise UserError(
+            f"samples: organism is {organism!r}; cell markers exist for {' and '.join(_GENE_COLUMNS)}. "
+            "Correct the column `organism` of the samples table."
+        )
+    return _GENE_COLUMNS[organism]
+
+
+def load_markers(folder: Path) -> MarkerSet:
+    """Read ``cell_classes.tsv`` and ``markers.tsv`` of ``folder`` and check that they fit together.
+
+    Optional columns: ``parent`` of a class (what its cells are called when only the lineage is sure) and
+    ``alias_human`` of a marker (an older symbol).
+
+    Raises
+    ------
+    UserError
+        A file or column is missing, a value is not one of those allowed, or a marker names an unknown class.
+    """
+    class_file, marker_file = folder / "cell_classes.tsv", folder / "markers.tsv"
+    classes = _read(class_file, _CLASS_COLUMNS, optional="parent")
+    markers = _read(marker_file, _MARKER_COLUMNS, optional="alias_human")
+    _check(class_file, "cell_class", classes["cell_class"], ~classes["cell_class"].duplicated(), "it appears twice")
+    known = set(classes["cell_class"])
+    if UNASSIGNED not in known:
+        raise UserError(f"{class_file}: there is no class {UNASSIGNED!r}. Add it, with lineage {UNASSIGNED!r}.")
+    _check(
+        class_file, "compartment", classes["compartment"], classes["compartment"].isin(COMPARTMENTS),
+        f"use one of {', '.join(COMPARTMENTS)}",
+    )  # fmt: skip
+    _check(class_file, "parent", classes["parent"], classes["parent"].isin(known | {""}), "no such class")
+    _check(
+        marker_file, "cell_class", markers["cell_class"], markers["cell_class"].isin(known),
+        f"add it to {class_file.name}",
+    )  # fmt: skip
+    _check(marker_file, "direction", markers["direction"], markers["direction"].isin(["+", "-"]), "use + or -")
+    weight = pd.to_numeric(markers["weight"], errors="coerce")
+    _check(marker_file, "weight", markers["weight"], weight > 0, "use a number above 0")
+    return MarkerSet(classes.set_index("cell_class"), markers.assign(weight=weight))
+
+
+def _read(path: Path, columns: tuple[str, ...], optional: str) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Set annotation.markers to a folder that holds it.")
+    table = read_tsv(path, dtype=str).fillna("")
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise UserError(f"{path}: column {missing[0]} is missing. It needs {', '.join(columns)}.")
+    return table if optional in table else table.assign(**{optional: ""})
+
+
+def _check(path: Path, column: str, values: pd.Series, holds: pd.Series, advice: str) -> None:
+    if not holds.all():
+        row = int(np.flatnonzero(~holds.to_numpy(dtype=bool))[0])
+        raise UserError(f"{path}, row {row + 2}, column {column}: {values.iloc[row]!r}; {advice}.")

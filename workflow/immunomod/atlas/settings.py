@@ -1,0 +1,93 @@
+"""What a user may set about an atlas, checked once at the edge and trusted inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from immunomod.errors import UserError
+
+
+@dataclass(frozen=True)
+class AnnotationSettings:
+    """How clusters get their names; the marker tables themselves are an input file, not a setting.
+
+    Attributes
+    ----------
+    min_confidence
+        A cluster whose class wins in a smaller share of the marker bootstraps than this falls back to its parent
+        class (``T`` for ``CD4_T`` against ``CD8_T``) or to ``unassigned``.
+    min_score
+        Lowest score (0 to 1; 1: all its markers at their highest) with which a cluster gets any name.
+    n_bootstraps
+        Bootstraps over marker genes behind the confidence.
+    """
+
+    min_confidence: float = 0.5
+    min_score: float = 0.2
+    n_bootstraps: int = 200
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.min_confidence <= 1, "annotation", "min_confidence", self.min_confidence, "from 0 to 1")
+        _require(0 <= self.min_score <= 1, "annotation", "min_score", self.min_score, "from 0 to 1")
+        _require(self.n_bootstraps >= 10, "annotation", "n_bootstraps", self.n_bootstraps, "10 or more")
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> Self:
+        """Settings from the configuration's ``annotation`` section; other keys of the section are left alone."""
+        return cls(**_known(cls, section))
+
+
+@dataclass(frozen=True)
+class AtlasSettings:
+    """How an atlas is made.
+
+    Attributes
+    ----------
+    n_variable_genes
+        Genes that enter the principal components.
+    n_components
+        Principal components kept; fewer where there are fewer cells or genes.
+    integration, integration_key
+        A method of :data:`immunomod.atlas.integrate.REGISTRY`, and the ``obs`` column whose levels it aligns.
+    n_neighbors
+        Neighbours of each cell in the graph, itself included.
+    leiden_resolution
+        The resolution asked for. Its half and its double are measured beside it.
+    annotation
+        See :class:`AnnotationSettings`.
+    """
+
+    n_variable_genes: int = 2000
+    n_components: int = 30
+    integration: str = "harmony"
+    integration_key: str = "sample"
+    n_neighbors: int = 15
+    leiden_resolution: float = 1.0
+    annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
+
+    def __post_init__(self) -> None:
+        _require(self.n_variable_genes >= 50, "atlas", "n_variable_genes", self.n_variable_genes, "50 or more")
+        _require(self.n_components >= 2, "atlas", "n_components", self.n_components, "2 or more")
+        _require(self.n_neighbors >= 3, "atlas", "n_neighbors", self.n_neighbors, "3 or more")
+        _require(self.leiden_resolution > 0, "atlas", "leiden_resolution", self.leiden_resolution, "above 0")
+
+    @classmethod
+    def from_config(cls, atlas: Mapping[str, Any], annotation: Mapping[str, Any] | None = None) -> Self:
+        """Settings from the configuration's ``atlas`` and ``annotation`` sections."""
+        return cls(**_known(cls, atlas), annotation=AnnotationSettings.from_config(annotation or {}))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for ``uns`` and provenance."""
+        return asdict(self)
+
+
+def _known(cls: type, section: Mapping[str, Any]) -> dict[str, Any]:
+    names = {entry.name for entry in fields(cls)} - {"annotation"}
+    return {name: value for name, value in section.items() if name in names}
+
+
+def _require(holds: bool, section: str, key: str, value: object, expected: str) -> None:
+    if not holds:
+        raise UserError(f"config: {section}.{key} is {value}; it must be {expected}.")
