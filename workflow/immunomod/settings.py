@@ -73,7 +73,9 @@ class Run:
     def dataset_rows(self, dataset: str) -> list[dict[str, Any]]:
         """The sheet's rows of a data set, each with its number in the file under ``row``."""
         rows = self.samples[self.samples["dataset"] == dataset]
-        return [{"row": int(number), **self.sample_row(sample)} for number, sample in rows["sample"].items()]
+        return [
+            {"row": row, **self.sample_row(name)} for row, name in zip(rows.index.tolist(), rows["sample"], strict=True)
+        ]
 
     def contrast_row(self, contrast: str) -> dict[str, str]:
         """A contrast's row of the sheet."""
@@ -199,7 +201,7 @@ def _check_atlases(run: Run, name: str) -> None:
 def _check_sources(run: Run) -> None:
     """A source that is no accession must be there before the first job starts."""
     lacking = [
-        f"row {number}, column source: {run.folder / source} does not exist"
+        f"row {number}, column source: {(run.folder / source).resolve()} does not exist"
         for number, source in run.samples["source"].items()
         if not ACCESSION.fullmatch(source) and not (run.folder / source).exists()
     ]

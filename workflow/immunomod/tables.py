@@ -42,9 +42,8 @@ def describe(error: jsonschema.ValidationError) -> str:
         case "pattern":
             return f"{value!r} is not allowed here{hint}"
         case "anyOf":
-            return (
-                f"one of {', '.join(name for part in error.validator_value for name in part['required'])} must be given"
-            )
+            names = [name for part in wanted for name in part["required"]]
+            return f"one of {', '.join(names)} must be given"
         case "additionalProperties":
             return f"{error.message}; known are {', '.join(sorted(schema['properties']))}"
         case _:
@@ -100,7 +99,7 @@ def read_table(path: str | Path, schema_name: str, unique: Sequence[str] = ()) -
         present = {name: value for name, value in record.items() if value}
         for error in sorted(validator.iter_errors(present), key=lambda e: list(map(str, e.path))):
             if error.validator == "required":
-                lacking = [name for name in error.validator_value if name not in present]
+                lacking = [name for name in schema["required"] if name not in present]
                 faults += [f"row {number}, column {name}: empty, and must be given" for name in lacking]
                 continue
             where = f"row {number}, column {error.path[0]}" if error.path else f"row {number}"

@@ -6,6 +6,7 @@ rule acquire_dataset:
         local=lambda wildcards: RUN.local_sources(wildcards.dataset),
     output:
         manifest="<results>/acquire/{dataset}/manifest.tsv",
+        metadata="<results>/acquire/{dataset}/metadata.tsv",
     log:
         "<logs>/acquire_dataset/{dataset}.log",
     benchmark:
@@ -17,7 +18,8 @@ rule acquire_dataset:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         rows=lambda wildcards: RUN.dataset_rows(wildcards.dataset),
-        base_url=RUN.config["geo"]["base_url"],
+        geo=RUN.config["geo"],
+        config_folder=str(RUN.folder),
         sheet=RUN.config["samples"],
     script:
         "../scripts/acquire_dataset.py"
@@ -26,7 +28,9 @@ rule acquire_dataset:
 rule gather_ledger:
     input:
         reads=collect("<results>/samples/{sample}/read.tsv", sample=SAMPLES),
-        manifests=collect("<results>/acquire/{dataset}/manifest.tsv", dataset=RUN.datasets),
+        acquired=collect(
+            "<results>/acquire/{dataset}/{table}.tsv", dataset=RUN.datasets, table=["manifest", "metadata"]
+        ),
     output:
         ledger=report(
             "<results>/ledger.tsv",

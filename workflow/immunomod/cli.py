@@ -1,0 +1,75 @@
+"""The command line: ``immunomod check`` and ``immunomod simulate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from immunomod import __version__
+from immunomod.errors import exit_on_user_error
+
+app = typer.Typer(
+    help="What co-culture with mesenchymal stromal cells does to immune cells, and back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+@app.command()
+def check(
+    config: Annotated[Path, typer.Option(help="The config file of the study.")] = Path("config/config.yaml"),
+) -> None:
+    """Read the config, the sheets, the programmes and the markers, and report any mistake with its row and column."""
+    from immunomod.preflight import check_study
+
+    with exit_on_user_error():
+        typer.echo(check_study(config))
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="A new folder for the study.")],
+    donors: Annotated[int, typer.Option(help="Donors, each with MSC alone, immune cells alone and a co-culture.")] = 4,
+    layout: Annotated[str, typer.Option(help="triplet_v3, triplet_v2, h5 or dense_csv.")] = "triplet_v3",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
+    cells_scale: Annotated[float, typer.Option(help="Cells per library, relative to the demo.")] = 1.0,
+    effect_scale: Annotated[float, typer.Option(help="Planted effects, relative to the demo; 0 plants none.")] = 1.0,
+    donor_sd: Annotated[float, typer.Option(help="SD of an effect between donors, in log2 units.")] = 0.25,
+    leakage: Annotated[float, typer.Option(help="Share of a co-culture cell's RNA that is its partners'.")] = 0.01,
+    doublet_rate: Annotated[float, typer.Option(help="Share of droplets that hold two cells.")] = 0.04,
+    stimulus: Annotated[str, typer.Option(help="What stimulated the immune cells.")] = "PHA",
+    archive: Annotated[bool, typer.Option(help="Write the series' RAW.tar too.")] = False,
+) -> None:
+    """Write a simulated co-culture study with known truth, laid out as GEO serves it, ready to be run."""
+    from immunomod.simulate.command import simulate_command
+
+    with exit_on_user_error():
+        typer.echo(
+            simulate_command(
+                out,
+                donors=donors,
+                layout=layout,
+                seed=seed,
+                cells_scale=cells_scale,
+                effect_scale=effect_scale,
+                donor_sd=donor_sd,
+                leakage=leakage,
+                doublet_rate=doublet_rate,
+                stimulus=stimulus,
+                archive=archive,
+            )
+        )
+
+
+def main() -> None:
+    """Entry point of the ``immunomod`` command."""
+    app()
