@@ -64,6 +64,16 @@ def write_h5ad(adata: AnnData, path: str | Path) -> None:
         adata.write_h5ad(temporary)
 
 
+def read_obs(path: str | Path) -> pd.DataFrame:
+    """The table of cells of an h5ad file; its matrices are not read."""
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path, "r") as file:
+        obs: pd.DataFrame = read_elem(file["obs"])
+    return obs
+
+
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as handle:

@@ -46,6 +46,10 @@ rule build_report:
         mem_mb=lambda wildcards, input, attempt: max(2000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
     params:
         programs=RUN.config["programs"],
+        samples_sheet=RUN.config["samples"],
+        contrasts_sheet=RUN.config["contrasts"],
+        samples=SAMPLES,
         contrasts=CONTRASTS,
+        atlases=list(RUN.atlases),
     script:
         "../scripts/build_report.py"
