@@ -1,0 +1,1 @@
+"""What several data sets say together: random-effects meta-analysis of their per-dataset effects."""

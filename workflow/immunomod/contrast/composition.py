@@ -1,0 +1,120 @@
+"""How the make-up of a compartment changes: log odds of each cell class per replicate, compared like any other score.
+
+A class is counted against the other cells of its compartment. The ratio of MSC to immune cells in a co-culture is set
+by hand, so fractions across compartments mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import stats
+
+from immunomod.contrast.design import Contrast, Design, stratum_design
+from immunomod.contrast.model import benjamini_hochberg, fit_linear
+from immunomod.contrast.normalise import Floats
+from immunomod.contrast.settings import ContrastSettings
+
+COLUMNS = [
+    *("contrast", "dataset", "compartment", "cell_class"),
+    *("n_test", "n_reference", "n_pairs", "cells_test", "cells_reference"),
+    *("effect", "se", "ci_low", "ci_high", "df", "p_value", "fdr", "status", "reason"),
+]
+UNIT = ["sample", "donor", "compartment"]
+PSEUDO_COUNT = 0.5
+
+
+def composition_effects(
+    contrast: Contrast, pseudobulks: Mapping[str, AnnData], settings: ContrastSettings
+) -> pd.DataFrame:
+    """Compare the share of every cell class in its compartment between the arms.
+
+    Per replicate the response is ``log((n + 0.5) / (N - n + 0.5))``, natural logarithm, for n cells of the class among
+    N of the compartment (Haldane's and Anscombe's half keeps it finite and nearly unbiased). It is compared by the same
+    design as programme scores, with ordinary residual variances; a replicate needs ``min_cells`` cells of the
+    *compartment*, so a class that vanishes in one arm is a result and no gap. ``effect`` is a difference of log odds
+    (for a trend, per unit of the variable). Shares of one compartment add up to 1: when one class grows the others
+    shrink, and a compartment with one class only has nothing to compare.
+
+    Returns
+    -------
+    One row per data set and cell class. ``fdr`` is by Benjamini and Hochberg over a data set's tested rows.
+    """
+    rows = []
+    for dataset in contrast.datasets:
+        obs = pseudobulks[dataset].obs.assign(n_cells=lambda table: table["n_cells"].astype(int))
+        totals = _compartment_totals(obs)
+        for compartment, members in obs.groupby(obs["compartment"].astype(str), sort=True):
+            design = stratum_design(contrast, totals, str(compartment), settings.min_cells)
+            for cell_class in sorted(members["cell_class"].astype(str).unique()):
+                labels = {"contrast": contrast.name, "dataset": dataset, "compartment": compartment}
+                counts = _count_class(design, totals, members, cell_class)
+                rows.append(labels | {"cell_class": cell_class} | _compare(contrast, design, counts, settings))
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    for positions in table.groupby("dataset", sort=False).indices.values():
+        known = table["p_value"].to_numpy(dtype=np.float64)[positions]
+        table.loc[positions, "fdr"] = benjamini_hochberg(known)
+    return table
+
+
+def _compartment_totals(obs: pd.DataFrame) -> pd.DataFrame:
+    """One row per replicate and compartment, whose cells are counted together as one class of that name."""
+    totals = obs.groupby(UNIT, observed=True, sort=False)["n_cells"].sum()
+    first = obs.drop_duplicates(UNIT).set_index(UNIT)
+    return first.assign(n_cells=totals).reset_index().assign(cell_class=lambda table: table["compartment"].astype(str))
+
+
+def _count_class(design: Design, totals: pd.DataFrame, members: pd.DataFrame, cell_class: str) -> NDArray[np.int64]:
+    """Cells of the class in each unit of the design."""
+    of_class = members[members["cell_class"].astype(str) == cell_class].set_index(UNIT)["n_cells"]
+    counts = of_class.reindex(pd.MultiIndex.from_frame(totals[UNIT])).fillna(0).to_numpy(dtype=np.int64)
+    return np.asarray(design.membership @ counts, dtype=np.int64)
+
+
+def log_odds(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> Floats:
+    """``log((n + 0.5) / (N - n + 0.5))`` for n of N."""
+    return np.asarray(np.log((counts + PSEUDO_COUNT) / (totals - counts + PSEUDO_COUNT)))
+
+
+def _compare(
+    contrast: Contrast, design: Design, counts: NDArray[np.int64], settings: ContrastSettings
+) -> dict[str, object]:
+    in_test, in_reference = design.sides(contrast)
+    row: dict[str, object] = {
+        "n_test": design.n_test,
+        "n_reference": design.n_reference,
+        "n_pairs": design.n_pairs,
+        "cells_test": int(counts[in_test].sum()),
+        "cells_reference": int(counts[in_reference].sum()),
+        "status": design.status,
+        "reason": design.reason,
+    }
+    totals = design.units["n_cells"].to_numpy()
+    if not design.has_estimate:
+        return row
+    if counts.sum() == 0:
+        return row | {"status": "absent", "reason": "no replicate of the contrast holds a cell of the class"}
+    if (counts == totals).all():
+        return row | {"status": "absent", "reason": "the only class of its compartment: there is no share to compare"}
+    fit = fit_linear(log_odds(counts, totals)[:, None], design.effect, design.nuisance)
+    effect = float(fit.estimate[0])
+    row["effect"] = effect
+    if design.status != "tested":
+        return row
+    se = float(np.sqrt(fit.variance[0] * fit.unscaled))
+    if se == 0:
+        reason = "the share is the same in all replicates of an arm: no variance to test against"
+        return row | {"status": "too_few_cells", "reason": reason}
+    margin = float(stats.t.ppf((1 + settings.confidence) / 2, fit.df)) * se
+    p_value = float(2 * stats.t.sf(abs(effect / se), fit.df))
+    return row | {
+        "se": se,
+        "ci_low": effect - margin,
+        "ci_high": effect + margin,
+        "df": fit.df,
+        "p_value": p_value,
+    }

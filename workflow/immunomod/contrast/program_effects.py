@@ -1,0 +1,351 @@
+"""What a condition changes in each gene programme, cell class by cell class, with replicates as the unit of evidence.
+
+For every cell class: pseudobulk counts are added up per unit (design), turned into log2 expression and into one score
+per unit and programme (scores), and compared by a linear model with moderated variances (model). Every combination of
+data set, cell class and programme that could be asked for has a row; where no test is possible the row says why.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import stats
+
+from immunomod.contrast.design import TEST, Contrast, Design, stratum_design
+from immunomod.contrast.model import (
+    LinearFit,
+    benjamini_hochberg,
+    fit_linear,
+    hedges_correction,
+    moderated_variance,
+    relabelling_p,
+    sign_flip_p,
+)
+from immunomod.contrast.normalise import Floats
+from immunomod.contrast.scores import Expression, measure_expression, programme_weights
+from immunomod.contrast.settings import ContrastSettings
+
+KEY = ["contrast", "dataset", "cell_class"]
+SIZES = ["n_test", "n_reference", "n_pairs", "cells_test", "cells_reference"]
+INTERVAL = ["effect", "se", "ci_low", "ci_high", "df"]
+BESIDE = ["hedges_g", "p_sign_flip", "null_z"]
+ESTIMATES = [*INTERVAL, "p_value", *BESIDE]
+OUTCOME = ["effect_raw", "expected_sign", "agrees", "status", "reason"]
+COLUMNS = [
+    *(*KEY, "program", "role", *SIZES, "genes_found", "genes_total"),
+    *(*INTERVAL, "p_value", "fdr", *BESIDE, *OUTCOME),
+]
+SCORE_COLUMNS = [*KEY, "program", "sample", "donor", "arm", "score", "n_cells"]
+GENE_COLUMNS = [*KEY, "program", "gene", "direction", "log2_change", "detected"]
+DESIGN_COLUMNS = [*KEY, *SIZES, "model", "status", "reason"]
+
+# lineages in which a programme of "immune:<name>" is tested
+LINEAGES = {"T": "T", "NK": "NK", "B": "B", "DC": "DC", "mono/mac": "monocyte"}
+
+
+class Programmes(Protocol):
+    """What is needed of :class:`immunomod.programs.ProgramSet`."""
+
+    def meta_for(self, organism: str) -> pd.DataFrame:
+        """One row per programme: ``compartment, role, expected_sign``."""
+
+    def weights(self, organism: str) -> pd.DataFrame:
+        """Signed weights, gene symbols x programmes."""
+
+
+@dataclass(frozen=True)
+class ProgramEffects:
+    """Tables of one contrast: ``effects``, replicate-level ``scores``, per-gene ``genes`` and the ``design``s."""
+
+    effects: pd.DataFrame
+    scores: pd.DataFrame
+    genes: pd.DataFrame
+    design: pd.DataFrame
+
+
+def applies_to(program_compartment: str, compartment: str, lineage: str) -> bool:
+    """Whether a programme of ``program_compartment`` is tested in a class of this compartment and lineage."""
+    if program_compartment == "MSC":
+        return compartment == "MSC"
+    if program_compartment == "both":
+        return compartment in ("MSC", "immune")
+    scope = program_compartment.removeprefix("immune:")
+    if scope in ("all", "immune"):
+        return compartment == "immune"
+    return compartment == "immune" and lineage == LINEAGES.get(scope, scope)
+
+
+def program_effects(
+    contrast: Contrast,
+    pseudobulks: Mapping[str, AnnData],
+    programmes: Programmes,
+    settings: ContrastSettings,
+    seed: int,
+) -> ProgramEffects:
+    """Test every programme in every cell class that it applies to, in each data set of the contrast.
+
+    Parameters
+    ----------
+    contrast
+        The question.
+    pseudobulks
+        Data set -> :func:`immunomod.contrast.pseudobulk.pseudobulk`. The organism comes from ``obs["organism"]``, and
+        is human where there is no such column.
+    programmes
+        The gene programmes.
+    settings, seed
+        Thresholds, and the seed of random gene sets and of drawn permutations.
+
+    Notes
+    -----
+    ``fdr`` is by Benjamini and Hochberg over the tested rows of one data set and one role: the readouts of a contrast
+    are one family, over all cell classes; confounders, quality controls, capacity and exploratory programmes are
+    families of their own, so that they neither dilute nor borrow from the readouts.
+    """
+    parts: list[ProgramEffects] = []
+    for dataset in contrast.datasets:
+        stratum = pseudobulks[dataset]
+        organism = _organism(stratum)
+        meta, weights = programmes.meta_for(organism), programmes.weights(organism)
+        classes = stratum.obs[["cell_class", "compartment", "lineage"]].astype(str).drop_duplicates("cell_class")
+        for cell_class, compartment, lineage in classes.sort_values("cell_class").itertuples(index=False):
+            chosen = [
+                name for name in meta.index if applies_to(str(meta.at[name, "compartment"]), compartment, lineage)
+            ]
+            design = stratum_design(contrast, stratum.obs, cell_class, settings.min_cells)
+            key = [seed, zlib.crc32(f"{contrast.name}|{dataset}|{cell_class}".encode())]
+            labels = {"contrast": contrast.name, "dataset": dataset, "cell_class": cell_class}
+            parts.append(_stratum(labels, design, stratum, meta.loc[chosen], weights[chosen], settings, key))
+    effects = _concat([part.effects for part in parts], COLUMNS)
+    effects["fdr"] = _fdr(effects)
+    return ProgramEffects(
+        effects=effects,
+        scores=_concat([part.scores for part in parts], SCORE_COLUMNS),
+        genes=_concat([part.genes for part in parts], GENE_COLUMNS),
+        design=_concat([part.design for part in parts], DESIGN_COLUMNS),
+    )
+
+
+def _organism(stratum: AnnData) -> str:
+    values = set(stratum.obs["organism"].astype(str)) - {""} if "organism" in stratum.obs else set()
+    return values.pop() if len(values) == 1 else "human"
+
+
+def _concat(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True)[list(columns)] if filled else pd.DataFrame(columns=list(columns))
+
+
+def _fdr(effects: pd.DataFrame) -> Floats:
+    fdr = np.full(len(effects), np.nan)
+    if len(effects):
+        for rows in effects.groupby(["contrast", "dataset", "role"], sort=False).indices.values():
+            fdr[rows] = benjamini_hochberg(effects["p_value"].to_numpy(dtype=np.float64)[rows])
+    return fdr
+
+
+def _stratum(
+    labels: dict[str, str],
+    design: Design,
+    stratum: AnnData,
+    meta: pd.DataFrame,
+    weights: pd.DataFrame,
+    settings: ContrastSettings,
+    key: list[int],
+) -> ProgramEffects:
+    """All programmes of one data set and cell class."""
+    sizes = {name: getattr(design, name) for name in SIZES}
+    described = pd.DataFrame(
+        [labels | sizes | {"model": design.model, "status": design.status, "reason": design.reason}]
+    )
+    table = pd.DataFrame({"program": meta.index, "role": meta["role"].to_numpy()}).assign(**labels, **sizes)
+    table["expected_sign"] = meta["expected_sign"].to_numpy()
+    table["genes_total"] = (weights != 0).sum(axis=0).reindex(meta.index).to_numpy(dtype=int)
+    table[["genes_found", *ESTIMATES, "effect_raw", "fdr"]] = [0, *[np.nan] * (len(ESTIMATES) + 2)]
+    table["genes_found"] = table["genes_found"].astype(int)
+    table["agrees"], table["status"], table["reason"] = "", design.status, design.reason
+    if not design.has_estimate or table.empty:
+        empty = pd.DataFrame()
+        return ProgramEffects(effects=table, scores=empty, genes=empty, design=described)
+
+    counts = np.asarray((design.membership @ stratum.X).todense(), dtype=np.float64)
+    expression = measure_expression(counts, design.units["arm"].to_numpy(), settings.min_count)
+    gene_fit = fit_linear(expression.log2, design.effect, design.nuisance)
+    used = programme_weights(weights, stratum.var_names, expression.detected)
+    table["genes_found"] = (used != 0).sum(axis=0).reindex(meta.index).to_numpy(dtype=int)
+    enough = (table["genes_found"] >= settings.min_genes).to_numpy()
+    scored = used.loc[:, used.columns.isin(table.loc[enough, "program"])].reindex(columns=table.loc[enough, "program"])
+    positions = stratum.var_names.get_indexer(scored.index)
+    scores = expression.log2[:, positions] @ scored.to_numpy()
+    estimates = _estimates(design, scores, settings, key[1] ^ key[0])
+    estimates["null_z"] = _null_z(estimates["effect"], scored, gene_fit, expression, stratum.var_names, settings, key)
+    for name in ESTIMATES:
+        table.loc[enough, name] = estimates[name]
+    _settle(table, enough, design, weights, used, settings)
+    return ProgramEffects(
+        effects=table,
+        scores=_score_table(labels, design, scores, list(scored.columns)),
+        genes=_gene_table(labels, weights, stratum.var_names, gene_fit, expression),
+        design=described,
+    )
+
+
+def _estimates(design: Design, scores: Floats, settings: ContrastSettings, seed: int) -> dict[str, Floats]:
+    """Effect, interval, p-values and standardised effect per programme (columns of ``scores``)."""
+    fit = fit_linear(scores, design.effect, design.nuisance)
+    result = {name: np.full(scores.shape[1], np.nan) for name in ESTIMATES} | {"effect": fit.estimate}
+    if design.status != "tested" or not scores.shape[1]:
+        return result
+    variance, df = moderated_variance(fit.variance, fit.df)
+    result["df"] = np.full(scores.shape[1], df)
+    result["se"] = np.sqrt(variance * fit.unscaled)
+    half_width = stats.t.ppf((1 + settings.confidence) / 2, df) * result["se"]
+    result["ci_low"], result["ci_high"] = fit.estimate - half_width, fit.estimate + half_width
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result["p_value"] = 2 * stats.t.sf(np.abs(fit.estimate / result["se"]), df)
+    result["hedges_g"] = hedges_g(design, scores, fit)
+    result["p_sign_flip"] = permutation_p(design, scores, settings.max_permutations, seed)
+    return result
+
+
+def hedges_g(design: Design, scores: Floats, fit: LinearFit) -> Floats:
+    """Standardised mean difference with Hedges' small-sample correction; NaN for trends.
+
+    Independent arms: difference of means over the pooled standard deviation, J(n1 + n2 - 2). Pairs: mean difference
+    over the root mean square of the two arms' standard deviations, J(n - 1), so that it is on the scale of independent
+    arms whatever the correlation inside pairs (Cumming's d_av). With covariates: adjusted difference over the residual
+    standard deviation, J(residual df), in unpaired models.
+    """
+    if "value" in design.units:
+        return np.full(scores.shape[1], np.nan)
+    in_test = (design.units["arm"] == TEST).to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if design.is_paired:
+            n_pairs = design.n_pairs
+            spread = np.sqrt((scores[in_test].var(axis=0, ddof=1) + scores[~in_test].var(axis=0, ddof=1)) / 2)
+            return np.asarray(hedges_correction(n_pairs - 1) * fit.estimate / spread)
+        return np.asarray(hedges_correction(fit.df) * fit.estimate / np.sqrt(fit.variance))
+
+
+def permutation_p(design: Design, scores: Floats, max_permutations: int, seed: int) -> Floats:
+    """Exact p that trusts exchangeability alone; NaN where the design has no exact permutation.
+
+    Pairs: sign flips of the differences between a block's arm means (for a trend, of each block's slope). Independent
+    arms without covariates: exchanges of the arms' labels.
+    """
+    if design.is_paired:
+        return sign_flip_p(block_effects(design, scores), max_permutations, seed)
+    if "value" in design.units or design.nuisance.shape[1] > 1:
+        return np.full(scores.shape[1], np.nan)
+    return relabelling_p(scores, (design.units["arm"] == TEST).to_numpy(), max_permutations, seed)
+
+
+def block_effects(design: Design, scores: Floats) -> Floats:
+    """The effect inside each block (difference of arm means, or slope): blocks x programmes."""
+    rows = []
+    for members in design.units.groupby("block", sort=False).indices.values():
+        effect = design.effect[members] - design.effect[members].mean()
+        rows.append(effect @ scores[members] / (effect @ effect))
+    return np.array(rows)
+
+
+def _null_z(
+    effects: Floats,
+    used: pd.DataFrame,
+    gene_fit: LinearFit,
+    expression: Expression,
+    genes: pd.Index,
+    settings: ContrastSettings,
+    key: list[int],
+) -> Floats:
+    """How far each effect lies from those of random sets of like genes, in standard deviations of the latter.
+
+    Every gene of the programme is replaced by a random detected gene from outside of it, among the
+    ``MATCHES`` closest in expression of the same detection stratum (seen in every unit, or not), keeping its weight.
+    A control, not a p-value: real programmes are correlated, random sets are not.
+    """
+    pool = np.flatnonzero(expression.detected)
+    names = genes[pool]
+    # sorted by detection stratum, expression and name, so that the order of the matrix has no say
+    everywhere = expression.share_nonzero[pool] >= 1
+    order = np.lexsort((names.to_numpy(dtype=str), expression.abundance[pool], everywhere))
+    pool, names = pool[order], names[order]
+    change = gene_fit.estimate[pool]
+    result = np.full(used.shape[1], np.nan)
+    for column, program in enumerate(used.columns):
+        weights = used[program].to_numpy()
+        members = used.index[weights != 0]
+        outside = np.flatnonzero(~names.isin(members))
+        if len(outside) < MATCHES:
+            continue
+        rng = np.random.default_rng([*key, zlib.crc32(str(program).encode())])
+        at = np.searchsorted(outside, names.get_indexer(members))
+        start = np.clip(at - MATCHES // 2, 0, len(outside) - MATCHES)
+        drawn = outside[start + rng.integers(0, MATCHES, size=(settings.n_random_sets, len(members)))]
+        null = change[drawn] @ weights[weights != 0]
+        spread = null.std(ddof=1)
+        result[column] = (effects[column] - null.mean()) / spread if spread > 0 else np.nan
+    return result
+
+
+MATCHES = 50
+
+
+def _settle(
+    table: pd.DataFrame,
+    enough: NDArray[np.bool_],
+    design: Design,
+    weights: pd.DataFrame,
+    used: pd.DataFrame,
+    settings: ContrastSettings,
+) -> None:
+    """Fill what follows from the estimates: raw effect, agreement with the expected sign, low coverage."""
+    table["effect_raw"] = table["effect"]
+    expected = table["expected_sign"].map({"+": 1.0, "-": -1.0})
+    judged = expected.notna() & table["effect"].notna()
+    table.loc[judged, "agrees"] = np.where(np.sign(table["effect"]) == expected, "yes", "no")[judged]
+    for row in np.flatnonzero(~enough):
+        program = str(table.at[row, "program"])
+        detected = list(used.index[used[program].fillna(0) != 0])
+        found = f"{len(detected)} of {int(table['genes_total'].iloc[row])} genes detected"
+        found += f" ({', '.join(detected)})" if detected else ""
+        reason = f"{found}, fewer than {settings.min_genes}"
+        if design.status == "tested":
+            table.loc[row, ["status", "reason"]] = ["low_coverage", reason]
+        else:
+            table.loc[row, "reason"] = f"{design.reason}; {reason}"
+
+
+def _score_table(labels: dict[str, str], design: Design, scores: Floats, programs: list[str]) -> pd.DataFrame:
+    units = design.units[["sample", "donor", "arm", "n_cells"]]
+    tables = [units.assign(program=program, score=scores[:, column]) for column, program in enumerate(programs)]
+    return pd.concat(tables, ignore_index=True).assign(**labels) if tables else pd.DataFrame()
+
+
+def _gene_table(
+    labels: dict[str, Any], weights: pd.DataFrame, genes: pd.Index, fit: LinearFit, expression: Expression
+) -> pd.DataFrame:
+    """Every gene of every programme, with its log2 change where the data set lists it."""
+    rows, columns = np.nonzero(weights.to_numpy().T)
+    entries = pd.DataFrame(
+        {
+            "program": weights.columns[rows],
+            "gene": weights.index[columns],
+            "weight": weights.to_numpy()[columns, rows],
+        }
+    )
+    at = genes.get_indexer(pd.Index(entries["gene"]))
+    change = np.where(at >= 0, fit.estimate[at], np.nan)
+    return entries.assign(
+        **labels,
+        direction=np.where(entries["weight"] > 0, "+", "-"),
+        log2_change=change,
+        detected=(at >= 0) & expression.detected[at],
+    )

@@ -1,0 +1,115 @@
+"""Sums of counts per replicate and cell class: the small table on which every test between conditions stands.
+
+A replicate is one donor in one sample. Samples are visited one at a time, so memory is bounded by the largest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData, read_h5ad
+from scipy import sparse
+
+UNIT = ["sample", "donor", "cell_class"]
+CLASS_COLUMNS = ["compartment", "lineage"]
+
+
+def pseudobulk(samples: Iterable[str | Path | AnnData], cells: pd.DataFrame) -> AnnData:
+    """Sum the counts of the annotated cells of each sample, donor and cell class.
+
+    Parameters
+    ----------
+    samples
+        ``filtered.h5ad`` files, or their contents, of one data set: raw counts in ``layers["counts"]`` (in ``X`` where
+        there is no such layer), ``var["gene_symbol"]`` (the index where there is no such column).
+    cells
+        ``obs`` of the atlas: one row per cell, indexed like the samples' cells (``<sample>:<barcode>``), with
+        ``sample, donor, cell_class, compartment, lineage`` and the sheet's columns. A cell that stands in only one of
+        the two is left out.
+
+    Returns
+    -------
+    AnnData with one row per replicate and cell class, ordered by name. ``obs``: ``sample, donor, cell_class,
+    compartment, lineage, n_cells`` and, as text, every column of ``cells`` that is constant inside each replicate: the
+    sheet's columns (barcodes, clusters and scores vary, and drop out). ``X``: int64 sums (CSR), units x gene symbols;
+    features with the same symbol are added up, genes are the union over samples, and a gene that a sample's file does
+    not list counts zero there. ``var["n_samples"]``: the number of samples that list the gene.
+
+    Raises
+    ------
+    ValueError
+        A required column is missing, or the counts are not whole numbers.
+    """
+    missing = [name for name in [*UNIT, *CLASS_COLUMNS] if name not in cells]
+    if missing:
+        raise ValueError(f"pseudobulk: the cells' table lacks the column(s) {', '.join(missing)}")
+    cells = cells.assign(**{name: _text(cells[name]) for name in [*UNIT, *CLASS_COLUMNS]})
+    parts = [part for part in (_sum_sample(source, cells) for source in samples) if part is not None]
+    carried = [*CLASS_COLUMNS, *_replicate_columns(cells)]
+    if not parts:
+        empty = pd.DataFrame(columns=[*UNIT, *carried, "n_cells"], index=pd.Index([], dtype=str))
+        return AnnData(X=sparse.csr_matrix((0, 0), dtype=np.int64), obs=empty)
+    genes = pd.Index(sorted(set().union(*(part.symbols for part in parts))), name="gene_symbol")
+    counts = sparse.vstack([_onto(part, genes) for part in parts]).tocsr()
+    units = pd.concat([part.units for part in parts], ignore_index=True)
+    first = cells.groupby(UNIT, observed=True, sort=False)[carried].first()
+    described = first.reindex(pd.MultiIndex.from_frame(units[UNIT])).reset_index(drop=True).apply(_text)
+    obs = pd.concat([units[UNIT], described, units["n_cells"]], axis=1)
+    obs.index = pd.Index(["|".join(unit) for unit in units[UNIT].itertuples(index=False)])
+    order = units.sort_values(UNIT, kind="stable").index.to_numpy()
+    n_samples = np.sum([genes.isin(part.symbols) for part in parts], axis=0)
+    return AnnData(X=counts[order], obs=obs.iloc[order], var=pd.DataFrame({"n_samples": n_samples}, index=genes))
+
+
+@dataclass(frozen=True)
+class _SampleSums:
+    """``counts[i, j]``: sum over the ``units.n_cells[i]`` cells of unit i of the features with symbol j."""
+
+    units: pd.DataFrame
+    symbols: pd.Index
+    counts: sparse.csr_matrix
+
+
+def _sum_sample(source: str | Path | AnnData, cells: pd.DataFrame) -> _SampleSums | None:
+    """One product with a units x cells indicator matrix, one with a features x symbols one; None without cells."""
+    sample = source if isinstance(source, AnnData) else read_h5ad(source)
+    kept = sample.obs_names.isin(cells.index)
+    if not kept.any():
+        return None
+    counts = sparse.csr_matrix(sample.layers.get("counts", sample.X))[kept]
+    if np.any(counts.data != np.rint(counts.data)):
+        name = "a sample" if isinstance(source, AnnData) else str(source)
+        raise ValueError(f"pseudobulk: {name} holds values that are not whole counts")
+    labels = cells.loc[sample.obs_names[kept], UNIT].reset_index(drop=True)
+    units = labels.value_counts(sort=False).rename("n_cells").reset_index()
+    rows = pd.MultiIndex.from_frame(units[UNIT]).get_indexer(pd.MultiIndex.from_frame(labels))
+    per_unit = sparse.csr_matrix((np.ones(len(rows), np.int64), (rows, np.arange(len(rows)))), (len(units), len(rows)))
+    symbols = sample.var["gene_symbol"] if "gene_symbol" in sample.var else sample.var_names.to_series()
+    codes, names = pd.factorize(_text(symbols).to_numpy())
+    ones = np.ones(len(codes), np.int64)
+    per_symbol = sparse.csr_matrix((ones, (np.arange(len(codes)), codes)), (len(codes), len(names)))
+    return _SampleSums(units, pd.Index(names), ((per_unit @ counts.astype(np.int64)) @ per_symbol).tocsr())
+
+
+def _onto(part: _SampleSums, genes: pd.Index) -> sparse.csr_matrix:
+    """The counts of ``part`` with columns in the order of ``genes``."""
+    entries = part.counts.tocoo()
+    columns = genes.get_indexer(part.symbols)[entries.col]
+    return sparse.csr_matrix((entries.data, (entries.row, columns)), (part.counts.shape[0], len(genes)))
+
+
+def _replicate_columns(cells: pd.DataFrame) -> list[str]:
+    """Columns that hold one value in every replicate: each cell's value equals that of its replicate's first cell."""
+    replicate = cells.groupby(["sample", "donor"], observed=True, sort=False).ngroup().to_numpy()
+    _, first = np.unique(replicate, return_index=True)
+    names = [str(name) for name in cells if name not in {*UNIT, *CLASS_COLUMNS, "n_cells"}]
+    codes = {name: pd.factorize(cells[name])[0] for name in names}
+    return [name for name in names if np.array_equal(codes[name], codes[name][first][replicate])]
+
+
+def _text(values: pd.Series) -> pd.Series:
+    return values.astype(object).where(values.notna(), "").astype(str)

@@ -1,0 +1,77 @@
+"""One contrast, answered: programmes, genes and composition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from anndata import AnnData
+
+from immunomod.contrast.composition import composition_effects
+from immunomod.contrast.design import Contrast
+from immunomod.contrast.genes import gene_effects
+from immunomod.contrast.program_effects import Programmes, program_effects
+from immunomod.contrast.settings import ContrastSettings
+
+
+@dataclass(frozen=True)
+class ContrastResult:
+    """The tables of one contrast.
+
+    Attributes
+    ----------
+    program_effects
+        ``program_effects.tsv``.
+    genes
+        Cell class -> ``genes/<cell_class>.tsv.gz``; every class of the data sets has a table, empty where no model
+        could be fitted.
+    composition, design
+        ``composition.tsv``; one row per data set and cell class on what was compared, or why nothing was.
+    program_scores, program_genes
+        Replicate-level scores (for the heat map), and the log2 change of every gene of every programme.
+    """
+
+    program_effects: pd.DataFrame
+    genes: dict[str, pd.DataFrame]
+    composition: pd.DataFrame
+    design: pd.DataFrame
+    program_scores: pd.DataFrame
+    program_genes: pd.DataFrame
+
+
+def run_contrast(
+    row: Mapping[str, str],
+    pseudobulks: Mapping[str, AnnData],
+    programs: Programmes,
+    settings: ContrastSettings,
+    seed: int,
+) -> ContrastResult:
+    """Answer one row of ``contrasts.tsv``.
+
+    Parameters
+    ----------
+    row
+        The row, values as text.
+    pseudobulks
+        Data set -> pseudobulk, for each data set of the row.
+    programs
+        The gene programmes.
+    settings, seed
+        The ``contrast`` section of the config, and the run's seed.
+
+    Raises
+    ------
+    UserError
+        The row names a column or writes a filter that cannot be used.
+    """
+    contrast = Contrast.from_row(row)
+    effects = program_effects(contrast, pseudobulks, programs, settings, seed)
+    return ContrastResult(
+        program_effects=effects.effects,
+        genes=gene_effects(contrast, pseudobulks, settings),
+        composition=composition_effects(contrast, pseudobulks, settings),
+        design=effects.design,
+        program_scores=effects.scores,
+        program_genes=effects.genes,
+    )

@@ -1,0 +1,102 @@
+"""Programme scores of pseudobulks: the signed mean over a programme's detected genes of log2 expression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from immunomod.contrast.normalise import Floats, tmm_factors
+
+PRIOR_COUNT = 0.5
+WELL_MEASURED = 5.0
+MIN_GENES_FOR_TMM = 50
+
+
+@dataclass(frozen=True)
+class Expression:
+    """log2 expression of the units of one stratum.
+
+    Attributes
+    ----------
+    log2
+        Units x genes, log2 counts per million.
+    detected
+        Per gene, whether it counts towards scores.
+    abundance
+        Per gene, log2 of the mean count per replicate that ``detected`` looks at.
+    share_nonzero
+        Per gene, share of the units with at least one count.
+    """
+
+    log2: Floats
+    detected: NDArray[np.bool_]
+    abundance: Floats
+    share_nonzero: Floats
+
+
+def measure_expression(counts: Floats, arms: NDArray[np.object_], min_count: float) -> Expression:
+    """log2 expression and detection of every gene; see the module's docstring for the reasons.
+
+    Parameters
+    ----------
+    counts
+        Units x genes, whole numbers.
+    arms
+        The arm of each unit (any labels).
+    min_count
+        Threshold of detection.
+    """
+    library = effective_library(counts, arms)
+    log2 = np.log2((counts + PRIOR_COUNT) / (library + 2 * PRIOR_COUNT)[:, None] * 1e6)
+    depth = min(_harmonic_mean(library[arms == arm]) for arm in set(arms))
+    expected = _highest_rate(counts, library, arms) * depth
+    return Expression(
+        log2=log2,
+        detected=np.asarray(expected >= min_count),
+        abundance=np.log2(np.maximum(expected, 1e-9)),
+        share_nonzero=(counts > 0).mean(axis=0),
+    )
+
+
+def effective_library(counts: Floats, arms: NDArray[np.object_]) -> Floats:
+    """Library sizes cleared of composition effects by TMM factors, same geometric mean as the plain ones.
+
+    The factors are taken over genes that would be well measured in the shallowest unit. Among sparse genes only those
+    with a chance count in the shallower of two libraries are compared, which would make it seem richer than it is.
+    """
+    library: Floats = np.maximum(counts.sum(axis=1), 1.0)
+    measured = _highest_rate(counts, library, arms) * library.min() >= WELL_MEASURED
+    within = counts[:, measured].sum(axis=1)
+    if measured.sum() < MIN_GENES_FOR_TMM or not within.all():
+        return library
+    effective = within * tmm_factors(counts[:, measured])
+    return np.asarray(effective * np.exp(np.log(library).mean() - np.log(effective).mean()))
+
+
+def _highest_rate(counts: Floats, library: Floats, arms: NDArray[np.object_]) -> Floats:
+    """Per gene, its share of an arm's counts in the arm where that is highest."""
+    return np.asarray(np.max([counts[arms == a].sum(axis=0) / library[arms == a].sum() for a in set(arms)], axis=0))
+
+
+def _harmonic_mean(values: Floats) -> float:
+    return float(len(values) / (1 / values).sum())
+
+
+def programme_weights(weights: pd.DataFrame, genes: pd.Index, detected: NDArray[np.bool_]) -> pd.DataFrame:
+    """Weights of the detected genes of each programme, absolute values summing to 1: genes x programmes.
+
+    Parameters
+    ----------
+    weights
+        Signed weights, gene symbols x programmes, 0 for genes that are not of the programme.
+    genes
+        The genes of the expression matrix.
+    detected
+        Per gene of ``genes``.
+    """
+    chosen = weights.reindex(genes[detected]).fillna(0.0)
+    chosen = chosen[(chosen != 0).any(axis=1)]
+    return pd.DataFrame(chosen / chosen.abs().sum().replace(0, np.nan))
