@@ -1,0 +1,207 @@
+"""Figures for papers: the report's pictures once more, as PNG (300 dpi) and SVG under ``report/figures``.
+
+They carry their own legends and titles. Letters are drawn as outlines, so a figure looks the same on every machine, and
+ids and metadata hold neither dates nor random numbers, so the same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from immunomod.files import atomic_path
+from immunomod.report.answer import READOUT_ROLES
+from immunomod.report.inputs import Atlas, Contrast
+from immunomod.report.maps import COLOURINGS, colours_of, draw_map, drawable, literal
+from immunomod.report.palette import DOWN, KEPT, NEUTRAL, UP, class_label, class_order, diverging, ink_on
+from immunomod.report.views import donor_changes, natural_key
+from immunomod.report.words import FDR_THRESHOLD, signed, slug
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+N_FOREST_ROWS = 40
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.0,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "immunomod",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure in inches that belongs to no window and to no global state but the report's style."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    mpl.rcParams.update(STYLE)
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write ``<path>.png`` and ``<path>.svg``; ``path`` has no suffix."""
+    written = []
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
+        target = path.with_name(path.name + suffix)
+        with atomic_path(target) as temporary:
+            figure.savefig(temporary, dpi=200, bbox_inches="tight", metadata=metadata)
+        written.append(target)
+    return written
+
+
+def write_figures(contrasts: list[Contrast], atlases: list[Atlas], folder: Path) -> list[Path]:
+    """Write every figure that has something to show; returns the files."""
+    written: list[Path] = []
+    for contrast in contrasts:
+        for stem, figure in (("forest", forest_figure(contrast)), ("heatmap", heat_map_figure(contrast))):
+            if figure is not None:
+                written += save_figure(figure, folder / f"{stem}_{slug(contrast.name)}")
+    for atlas in atlases:
+        figure = map_figure(atlas)
+        if figure is not None:
+            written += save_figure(figure, folder / f"umap_{slug(atlas.name)}")
+    return written
+
+
+def forest_figure(contrast: Contrast) -> Figure | None:
+    """Readouts by cell class, at most 40 rows a class (the largest); none where nothing was tested."""
+    effects = contrast.effects
+    rows = effects[(effects["status"] == "tested") & np.isfinite(effects["effect"])]
+    rows = rows[rows["role"].isin(READOUT_ROLES)]
+    classes = class_order(rows["cell_class"])
+    if not classes:
+        return None
+    parts = [_largest(rows[rows["cell_class"] == name]) for name in classes]
+    heights = [len(part) + 2.2 for part in parts]
+    figure = new_figure(7.0, min(0.175 * sum(heights) + 0.6, 200.0))
+    grid = figure.add_gridspec(len(parts), 1, height_ratios=heights, left=0.42, right=0.97, hspace=0.12)
+    for position, (name, part) in enumerate(zip(classes, parts, strict=True)):
+        axes = figure.add_subplot(grid[position])
+        _draw_forest(axes, part)
+        axes.set_title(literal(class_label(name)), loc="left")
+    axes.set_xlabel("effect, log2 units (95% interval)")
+    figure.text(
+        0.42,
+        0.0,
+        f"filled: fdr < {FDR_THRESHOLD}; diamond: positive control; shaded: expected side",
+        fontsize=7,
+        va="top",
+    )
+    return figure
+
+
+def heat_map_figure(contrast: Contrast) -> Figure | None:
+    """Change of each donor for the programmes called, or else the 40 largest; none without replicate-level scores."""
+    changes = donor_changes(contrast.scores)
+    effects = contrast.effects
+    rows = effects[(effects["status"] == "tested") & effects["role"].isin(READOUT_ROLES)]
+    rows = rows[np.isfinite(rows["effect"])].assign(called=rows["fdr"] < FDR_THRESHOLD, size=rows["effect"].abs())
+    rows = rows.sort_values(["called", "size"], ascending=False, kind="stable").head(N_FOREST_ROWS)
+    if changes.empty or rows.empty:
+        return None
+    order = {name: position for position, name in enumerate(class_order(rows["cell_class"]))}
+    rows = rows.assign(position=rows["cell_class"].map(order)).sort_values(
+        ["position", "effect"], ascending=[True, False], kind="stable"
+    )
+    donors = sorted(changes["column"].unique(), key=natural_key)
+    table = changes.pivot_table(index=["dataset", "cell_class", "program"], columns="column", values="change")
+    keys = list(zip(rows["dataset"], rows["cell_class"], rows["program"], strict=True))
+    values = table.reindex(index=pd.MultiIndex.from_tuples(keys), columns=donors).to_numpy(dtype=float)
+    limit = max(float(np.nanquantile(np.abs(values), 0.95)) if np.isfinite(values).any() else 1.0, 0.5)
+    figure = new_figure(3.6 + 0.45 * len(donors), 0.24 * len(rows) + 1.0)
+    axes = figure.add_axes((0.5, 0.08, 0.48, 0.86))
+    for row, line in enumerate(values):
+        for column, value in enumerate(line):
+            if np.isfinite(value):
+                colour = diverging(float(value), limit)
+                axes.add_patch(_cell(column, row, colour))
+                axes.text(column, row, signed(float(value), 1), ha="center", va="center", fontsize=6, color=ink_on(colour))
+    axes.set_xlim(-0.5, len(donors) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    labels = [_wrap(f"{class_label(c)}: {t}") for c, t in zip(rows["cell_class"], rows["title"], strict=True)]
+    axes.set_yticks(range(len(rows)), labels, fontsize=6.5)
+    axes.set_xticks(range(len(donors)), [literal(str(donor)) for donor in donors], rotation=60, ha="right")
+    axes.tick_params(length=0)
+    axes.set_title(f"change per donor, log2 units (colour saturates at ±{limit:.1f})", fontsize=8)
+    return figure
+
+
+def map_figure(atlas: Atlas) -> Figure | None:
+    """All maps of an atlas, each with its legend; none where no cell has a place on the map."""
+    from matplotlib.lines import Line2D
+
+    cells = drawable(atlas)
+    shown = [(column, title) for column, title in COLOURINGS if column in cells and cells[column].notna().any()]
+    if cells.empty or not shown:
+        return None
+    n_rows = -(-len(shown) // 2)
+    figure = new_figure(11.0, 4.0 * n_rows)
+    for position, (column, title) in enumerate(shown):
+        axes = figure.add_subplot(n_rows, 2, position + 1)
+        colours = colours_of(cells, column)
+        draw_map(axes, cells, column, colours)
+        axes.set_title(title)
+        handles = [
+            Line2D([], [], marker="o", linestyle="", color=colour, label=literal(_label(column, level)))
+            for level, colour in list(colours.items())[:30]
+        ]
+        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=6.5)
+    figure.subplots_adjust(wspace=0.5, left=0.02, right=0.86, bottom=0.02, top=0.95)
+    return figure
+
+
+def _label(column: str, level: str) -> str:
+    return class_label(level) if column == "cell_class" else level
+
+
+def _largest(rows: pd.DataFrame) -> pd.DataFrame:
+    largest = rows.sort_values("effect", key=np.abs, ascending=False, kind="stable").head(N_FOREST_ROWS)
+    return largest.sort_values("effect", kind="stable")
+
+
+def _draw_forest(axes: Axes, rows: pd.DataFrame) -> None:
+    for position, row in enumerate(rows.to_dict("records")):
+        significant = row["fdr"] < FDR_THRESHOLD
+        colour = (UP if row["effect"] > 0 else DOWN) if significant else NEUTRAL
+        marker = "D" if row["positive_control"] else "o"
+        axes.plot([row["ci_low"], row["ci_high"]], [position, position], color=colour, linewidth=1.2)
+        face = colour if significant else "white"
+        axes.plot(row["effect"], position, marker=marker, markersize=4.5, color=colour, markerfacecolor=face)
+    axes.axvline(0, color="#333333", linewidth=0.8)
+    _shade_expected(axes, rows)
+    axes.set_ylim(-0.8, len(rows) - 0.2)
+    axes.set_yticks(range(len(rows)), [_wrap(str(title)) for title in rows["title"]], fontsize=6.5)
+    axes.tick_params(axis="y", length=0)
+
+
+def _shade_expected(axes: Axes, rows: pd.DataFrame) -> None:
+    low, high = axes.get_xlim()
+    for position, sign in enumerate(rows["expected_sign"]):
+        if sign in {"+", "-"}:
+            edge = high if sign == "+" else low
+            axes.fill_betweenx([position - 0.45, position + 0.45], 0, edge, color=KEPT, alpha=0.08, linewidth=0)
+    axes.set_xlim(low, high)
+
+
+def _cell(column: int, row: int, colour: str) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.6)
+
+
+def _wrap(text: str) -> str:
+    return literal("\n".join(textwrap.wrap(text, 58, break_long_words=True)[:2]))
