@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatch
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,9 @@ def read_sample(
     Parameters
     ----------
     row
-        The library's row of ``samples.tsv``; all values str, empty where absent. ``files`` restricts the library's
-        files by a pattern (several separated by ``,``); ``cells`` names its per-cell table and ``cells_lane`` its lane.
+        The library's row of ``samples.tsv``; all values str, empty where absent. ``files`` (patterns
+        separated by ``,``) decides where several matrices are found; ``cells`` names its per-cell table and
+        ``cells_lane`` its lane.
     manifest
         Table of acquired files (columns dataset, sample, file, path, url, bytes, sha256, retrieved). Rows whose
         ``sample`` is empty are shared by the data set.
@@ -64,7 +65,7 @@ def read_sample(
     library.matrix = integer_counts(library, where)
     genes = gene_counts(library.matrix, library.features, where)
     decisions = [*library.decisions, *genes.decisions]
-    barcodes = pd.Index(library.barcodes.astype(str))
+    barcodes = library.barcodes.astype(str).rename(None)
     if repeated := int(barcodes.duplicated().sum()):
         raise UserError(
             f"{where}: {repeated:,} barcodes stand more than once (first: {barcodes[barcodes.duplicated()][0]}); the "
@@ -94,37 +95,27 @@ def _files_of(sample: str, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def _library_files(row: pd.Series, manifest: pd.DataFrame, cells_path: Path | None) -> LibraryFiles:
-    """Sniff the library's files; the pattern ``files`` picks among its own, or among the shared where it has none."""
-    sample = str(row["sample"])
-    patterns = [pattern.strip() for pattern in _value(row, "files").split(",") if pattern.strip()]
-    own = [Path(path) for path in manifest.loc[manifest["sample"] == sample, "path"]]
-    shared = [Path(path) for path in manifest.loc[manifest["sample"] == "", "path"] if Path(path) != cells_path]
-    if patterns:
-        picked = [path for path in own or shared if any(_fits(path, pattern) for pattern in patterns)]
-        if not picked:
-            raise UserError(
-                f"samples.tsv, sample {sample}, column files: {', '.join(patterns)} fits none of its files: "
-                f"{', '.join(sorted(path.name for path in own or shared)) or 'it has none'}"
-            )
-        own = picked
-        shared = [path for path in shared if path not in set(picked)]
+    """Sniff the library's files and those that the data set shares; archives were unpacked when they were fetched."""
+    paths = {
+        owner: sorted(Path(path) for path in manifest.loc[manifest["sample"] == owner, "path"])
+        for owner in ("", str(row["sample"]))
+    }
     return LibraryFiles(
-        sample,
-        own=tuple(sniff(path) for path in sorted(own) if path != cells_path),
-        shared=tuple(sniff(path) for path in sorted(shared) if path.suffix != ".tar"),
+        sample=str(row["sample"]),
+        own=tuple(sniff(path) for path in paths[str(row["sample"])] if path != cells_path),
+        shared=tuple(sniff(path) for path in paths[""] if path != cells_path),
+        patterns=tuple(pattern.strip() for pattern in _value(row, "files").split(",") if pattern.strip()),
     )
-
-
-def _fits(path: Path, pattern: str) -> bool:
-    return fnmatch(path.name, pattern) or fnmatch(path.as_posix(), f"*/{pattern.lstrip('/')}")
 
 
 def _choose_matrix(files: LibraryFiles) -> tuple[Layout, SniffedFile]:
     """The one matrix among the library's files; shared ones count only where it has none of its own."""
-    for candidates in (LibraryFiles(files.sample, files.own), LibraryFiles(files.sample, files.shared)):
+    for candidates in (replace(files, shared=()), replace(files, own=())):
         found = [(layout, file) for layout in REGISTRY.values() for file in layout.recognise(candidates)]
-        dense = [(layout, file) for layout, file in found if layout.name == "dense_table"]
-        found = [pair for pair in found if pair not in dense] or dense
+        first_choice = [pair for pair in found if not pair[0].last_resort]
+        found = first_choice or found
+        if len(found) > 1:
+            found = [pair for pair in found if files.is_named(pair[1])] or found
         if len(found) > 1:
             raise UserError(
                 f"sample {files.sample}: {len(found)} matrices among its files: "
@@ -189,7 +180,7 @@ def _ledger(
             role = served[path]
             parser, decision = layout.name, "; ".join([role, *decisions]) if role == "matrix" else role
         elif entry["sample"]:
-            parser, decision = "", f"not used ({kinds.get(path, 'left out by the pattern in files')})"
+            parser, decision = "", f"not used ({kinds[path]})" if path in kinds else "not used"
         else:
             continue
         rows.append(

@@ -1,7 +1,7 @@
 """Layouts in which a library's counts come, as rows of a registry: a new layout is one file and one row.
 
-The order is that of preference: a dense table is looked for only where there is no matrix of another layout, because
-the companions of a MatrixMarket file are text tables too.
+A dense table is looked for only where there is no matrix of another layout, because the companions of a MatrixMarket
+file are text tables too.
 """
 
 from immunomod.sample.readers.dense import DENSE

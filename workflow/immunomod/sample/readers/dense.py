@@ -171,4 +171,5 @@ DENSE = Layout(
     limits="no extra columns between names and counts; names of genes must be symbols or Ensembl ids",
     recognise=_recognise,
     run=read_dense,
+    last_resort=True,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,18 @@ class LibraryFiles:
     """The files among which one library's counts lie.
 
     ``own`` belong to the library alone, ``shared`` to the whole data set (a feature table given once per series).
+    ``patterns`` of file names, from the sheet's column ``files``, decide where several files would do.
     """
 
     sample: str
     own: tuple[SniffedFile, ...]
     shared: tuple[SniffedFile, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    def is_named(self, file: SniffedFile) -> bool:
+        """Whether one of the patterns fits the file's name, or the end of its path."""
+        path = file.path.as_posix()
+        return any(fnmatchcase(file.name, one) or fnmatchcase(path, f"*/{one.lstrip('/')}") for one in self.patterns)
 
     def of_kind(self, *kinds: Kind) -> list[SniffedFile]:
         """Files that hold one of ``kinds``: the library's own where there are any, else the shared ones."""
@@ -64,7 +72,8 @@ class Layout:
     """One way in which a library's counts are laid out in files.
 
     ``recognise`` returns the files that hold a matrix of this layout (empty: not this layout); ``run`` reads the one
-    that is chosen, with whatever companions it needs from the rest.
+    that is chosen, with whatever companions it needs from the rest. A layout of ``last_resort`` is taken only where no
+    other is found.
     """
 
     name: str
@@ -73,6 +82,7 @@ class Layout:
     limits: str
     recognise: Callable[[LibraryFiles], Sequence[SniffedFile]]
     run: Callable[[SniffedFile, LibraryFiles], LibraryCounts]
+    last_resort: bool = False
 
 
 def integer_counts(library: LibraryCounts, where: str) -> sparse.csr_matrix:

@@ -93,7 +93,7 @@ def _companions(matrix: SniffedFile, header: _Header, files: LibraryFiles) -> li
 
 
 def _choose(role: Role, candidates: Sequence[_Companion], matrix: SniffedFile, files: LibraryFiles) -> _Companion:
-    """The companion of a role: the library's own before the series', then the name most like the matrix's."""
+    """The companion of a role: named by ``files``, then the library's own, then named most like the matrix."""
     fitting = [one for one in candidates if one.role == role]
     if not fitting:
         fitting = [one for one in candidates if one.role is None]
@@ -105,9 +105,9 @@ def _choose(role: Role, candidates: Sequence[_Companion], matrix: SniffedFile, f
             "beside the matrix, or name it in `files`"
         )
 
-    def rank(one: _Companion) -> tuple[bool, int]:
+    def rank(one: _Companion) -> tuple[bool, bool, int]:
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one.file.name, matrix.name, strict=False))
-        return (one.own, sum(1 for _ in same))
+        return (files.is_named(one.file), one.own, sum(1 for _ in same))
 
     best = max(fitting, key=rank)
     tied = [one for one in fitting if rank(one) == rank(best)]

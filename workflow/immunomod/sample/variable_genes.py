@@ -1,0 +1,84 @@
+"""What a sample knows about its variable genes, so that genes can be chosen across samples without their counts.
+
+``seurat_v3`` of Stuart et al. 2019 (doi:10.1016/j.cell.2019.05.031), computed as scanpy computes it within one batch:
+the variance of counts standardised by the trend of variance on mean (loess on the log scale), clipped at the square
+root of the number of cells. scanpy's own function compiles for seconds before its first use; this one needs no
+compilation and gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+LOESS_SPAN = 0.3
+_MIN_GENES_FOR_LOESS = 50
+
+
+def sample_variances(counts: sparse.csr_matrix) -> pd.DataFrame:
+    """Mean, variance and normalised variance of every gene of one sample.
+
+    Parameters
+    ----------
+    counts
+        cells x genes, canonical CSR of integers.
+
+    Returns
+    -------
+    One row per gene: ``mean``, ``variance`` (of counts, n - 1), ``variances_norm``, ``highly_variable_rank`` (0 the
+    most variable) and ``n_cells`` (cells with a count). With fewer than 3 cells ``variances_norm`` and the rank are
+    NaN: such a sample takes no part in the choice.
+    """
+    n_cells, n_genes = counts.shape
+    values = counts.data.astype(np.float64)
+    detected = np.bincount(counts.indices, minlength=n_genes)
+    table = pd.DataFrame(
+        {"mean": 0.0, "variance": 0.0, "variances_norm": np.nan, "highly_variable_rank": np.nan, "n_cells": detected},
+        index=pd.RangeIndex(n_genes),
+    )
+    if n_cells == 0:
+        return table
+    mean = np.bincount(counts.indices, weights=values, minlength=n_genes) / n_cells
+    squares = np.bincount(counts.indices, weights=values**2, minlength=n_genes)
+    variance = np.maximum(squares / n_cells - mean**2, 0) * (n_cells / max(n_cells - 1, 1))
+    variance[detected == 0] = 0
+    table["mean"], table["variance"] = mean, variance
+    if n_cells < 3 or not (variance > 0).any():
+        return table
+    normalised = _normalised_variances(counts, values, mean, variance)
+    table["variances_norm"] = normalised
+    table["highly_variable_rank"] = np.argsort(np.argsort(-normalised)).astype(np.float64)
+    return table
+
+
+def _normalised_variances(
+    counts: sparse.csr_matrix, values: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Variance of the counts divided by the trend's standard deviation, large values clipped as Seurat does."""
+    n_cells, n_genes = counts.shape
+    varies = variance > 0
+    log_variance = np.zeros(n_genes)
+    log_variance[varies] = _trend(np.log10(mean[varies]), np.log10(variance[varies]))
+    deviation = np.sqrt(10**log_variance)
+    ceiling = deviation * np.sqrt(n_cells) + mean
+    clipped = np.minimum(values, ceiling[counts.indices])
+    total = np.bincount(counts.indices, weights=clipped, minlength=n_genes)
+    squares = np.bincount(counts.indices, weights=clipped**2, minlength=n_genes)
+    return np.asarray((n_cells * mean**2 + squares - 2 * total * mean) / ((n_cells - 1) * deviation**2))
+
+
+def _trend(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Local quadratic regression of ``y`` on ``x``; a plain quadratic where there are too few points for it."""
+    if len(x) >= _MIN_GENES_FOR_LOESS:
+        from skmisc.loess import loess
+
+        try:
+            model = loess(x, y, span=LOESS_SPAN, degree=2)
+            model.fit()
+            return np.asarray(model.outputs.fitted_values)
+        except ValueError:  # many genes of one and the same mean, as in a handful of cells
+            pass
+    degree = min(2, len(np.unique(x)) - 1)
+    return np.asarray(np.polyval(np.polyfit(x, y, degree), x))
