@@ -153,11 +153,17 @@ def _zip_members(archive: Path, label: str, budget: _Budget) -> Iterator[tuple[P
                     yield path, content
 
 
+def _is_zip(archive: Path) -> bool:
+    """By the first bytes: ``zipfile.is_zipfile`` looks at the end, where a tar may hold a zip as its last member."""
+    with archive.open("rb") as handle:
+        return handle.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
 def _unpack_level(archive: Path, folder: Path, label: str, budget: _Budget, depth: int) -> None:
     """Write the members of one archive below ``folder``; archives among them become folders of their own name."""
     if depth > budget.limits.depth:
         raise UserError(f"{label} lies deeper than {budget.limits.depth} archives in archives: refused")
-    read_members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
+    read_members = _zip_members if _is_zip(archive) else _tar_members
     nested = []
     try:
         for path, content in read_members(archive, label, budget):

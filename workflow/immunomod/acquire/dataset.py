@@ -134,7 +134,8 @@ def acquire_dataset(
         Its name; where this is a GEO series, samples named by ``GSM…`` take shared files from it.
     samples
         The sheet's rows of this dataset, all str: ``sample``, ``source`` (path, ``GSM…`` or ``GSE…``), optional
-        ``files`` (glob patterns, comma-separated) and ``cells`` (a path, or the name of a file of the series). The
+        ``files`` (glob patterns, comma-separated) and ``cells`` (a path, or the name or pattern of a file of the
+        series). The
         index is the row number in the sheet, for messages.
     base_url
         GEO's address or a mirror's: https, http, file, or a plain path.
@@ -250,9 +251,11 @@ def _pick_cells(row: SheetRow, sheet_folder: Path, offered: Sequence[RemoteFile]
     path = _local_cells(row, sheet_folder)
     if path.is_file():
         return _Pick(row, CELLS, path, shared=True)
-    for file in offered:
-        if file.name == row.cells:
-            return _Pick(row, CELLS, file, shared=True)
+    found = [file for file in offered if file.name == row.cells or matches(file.name, [row.cells])]
+    if len(found) == 1:
+        return _Pick(row, CELLS, found[0], shared=True)
+    if found:
+        raise row.error("cells", f"{row.cells} fits several files: {list_names(file.name for file in found)}")
     series = f", and the series offers {list_names(file.name for file in offered)}" if offered else ""
     raise row.error("cells", f"there is no file {path}{series}")
 

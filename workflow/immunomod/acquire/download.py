@@ -43,6 +43,9 @@ LARGEST_INDEX_BYTES = 64 << 20
 TRANSIENT_STATUS = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
 MISSING_STATUS = frozenset({404, 410})
 
+# Everything but redirects is retried here, where what has arrived is known.
+REDIRECTS_ONLY = urllib3.Retry(5, connect=0, read=0, status=0, other=0, redirect=5, respect_retry_after_header=False)
+
 T = TypeVar("T")
 
 
@@ -371,7 +374,7 @@ def index_names(page: str) -> list[str]:
 
 
 def _header_number(value: str | None) -> int | None:
-    return int(value) if value and value.strip().isdigit() else None
+    return int(value) if value and value.strip().isdecimal() else None
 
 
 def _content_range(value: str | None) -> tuple[int, int | None]:
@@ -379,7 +382,7 @@ def _content_range(value: str | None) -> tuple[int, int | None]:
     unit, _, rest = (value or "").partition(" ")
     span, _, total = rest.partition("/")
     first = span.partition("-")[0]
-    if unit != "bytes" or not first.isdigit():
+    if unit != "bytes" or not first.isdecimal():
         raise _TransientError(f"it answered with an unreadable Content-Range ({value!r})")
     return int(first), _header_number(total)
 
@@ -388,7 +391,7 @@ def retry_after_s(value: str | None) -> float | None:
     """Seconds that a ``Retry-After`` header (seconds or an HTTP date) asks for; None when there is none."""
     if not value:
         return None
-    if value.strip().isdigit():
+    if value.strip().isdecimal():
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
@@ -442,6 +445,19 @@ def _check_status(response: urllib3.BaseHTTPResponse, remote: Remote) -> None:
     if status in TRANSIENT_STATUS or status >= 500:
         raise _TransientError(f"it answered with status {status}", wait_s=wait)
     raise UserError(f"cannot fetch {remote.url}: the server answered with status {status}. Check geo.base_url")
+
+
+def _check_size(remote: Remote, size: int | None, part: _Part) -> None:
+    """Hold the whole file's size against the listing's; a part that is too long already is emptied."""
+    if remote.bytes is None or size is None or size == remote.bytes:
+        return
+    if part.size > remote.bytes:
+        part.restart("")
+    raise _TransientError(
+        f"the file has {size} bytes where the listing says {remote.bytes} (if it was replaced on purpose, fetch "
+        "it by hand and name its local path in the sheet)",
+        4,
+    )
 
 
 def _disk_error(error: OSError, path: Path) -> UserError:
@@ -563,29 +579,21 @@ class Client:
             _check_status(response, remote)
             _refuse_html(response)
             total = _total_bytes(response, part)
-            self._check_size(remote, total, part)
-            self._receive(response, part, _Progress(_last_name(remote.url), remote.bytes or total))
+            self._receive(response, remote, total, part)
         if total is not None and part.size != total:
             raise _TransientError(f"the connection ended after {part.size} of {total} bytes")
-        self._check_size(remote, part.size, part)
+        _check_size(remote, part.size, part)
 
-    def _check_size(self, remote: Remote, size: int | None, part: _Part) -> None:
-        if remote.bytes is None or size is None or size == remote.bytes:
-            return
-        if part.size > remote.bytes:
-            part.restart("")
-        raise _TransientError(
-            f"the file has {size} bytes where the listing says {remote.bytes} (if it was replaced on purpose, fetch "
-            "it by hand and name its local path in the sheet)",
-            4,
-        )
-
-    def _receive(self, response: urllib3.BaseHTTPResponse, part: _Part, progress: _Progress) -> None:
-        while block := response.read1(CHUNK_BYTES, decode_content=False):
-            if part.size == 0 and looks_like_html(block[:512]):
-                raise _html_error()
+    def _receive(self, response: urllib3.BaseHTTPResponse, remote: Remote, total: int | None, part: _Part) -> None:
+        block = response.read1(CHUNK_BYTES, decode_content=False)
+        if part.size == 0 and looks_like_html(block[:512]):
+            raise _html_error()
+        _check_size(remote, total, part)
+        progress = _Progress(_last_name(remote.url), total)
+        while block:
             part.write(block)
             progress.show(part.size)
+            block = response.read1(CHUNK_BYTES, decode_content=False)
 
     def _read_index(self, remote: Remote) -> list[str]:
         with self._request(remote, {}) as response:
@@ -625,7 +633,7 @@ class Client:
                 headers={"User-Agent": f"immunomod/{__version__}", "Accept-Encoding": "identity", **headers},
                 preload_content=False,
                 decode_content=False,
-                retries=urllib3.Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5),
+                retries=REDIRECTS_ONLY,
             )
             yield response
         except (urllib3.exceptions.LocationValueError, urllib3.exceptions.URLSchemeUnknown) as error:

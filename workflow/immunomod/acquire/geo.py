@@ -128,6 +128,11 @@ def safe_name(name: str) -> str:
     return name
 
 
+def _is_hidden(name: str) -> bool:
+    """Whether a name is that of a hidden file, such as macOS leaves behind; those are passed over, not refused."""
+    return re.fullmatch(r"\.[^./\\][^/\\]*", name) is not None
+
+
 def link_path(link: str) -> list[str] | None:
     """The checked parts of a supplementary link's path below ``/geo/``, percent-decoded; None for a link elsewhere."""
     if link == NO_FILE:
@@ -239,9 +244,9 @@ def parse_filelist(text: str) -> list[FilelistRow]:
     rows = []
     for line in text.splitlines():
         parts = line.split("\t")
-        if line.startswith("#") or len(parts) < 2 or parts[1].startswith("."):
+        if line.startswith("#") or len(parts) < 2 or _is_hidden(parts[1]):
             continue
-        size = int(parts[3]) if len(parts) > 3 and parts[3].strip().isdigit() else None
+        size = int(parts[3]) if len(parts) > 3 and parts[3].strip().isdecimal() else None
         rows.append(FilelistRow(parts[0].strip().lower(), safe_name(parts[1].strip()), size))
     return rows
 
@@ -405,7 +410,7 @@ class GeoSite:
 
     def _index(self, accession: str) -> tuple[RemoteFile, ...]:
         names = self.client.list_folder(self.url(accession_folder(accession), "suppl"))
-        kept = [safe_name(name) for name in names if name != "filelist.txt" and not name.startswith(".")]
+        kept = [safe_name(name) for name in names if name != "filelist.txt" and not _is_hidden(name)]
         return tuple(RemoteFile(name, self._suppl_url(accession, name), None, accession) for name in kept)
 
     def _index_or_nothing(self, accession: str) -> tuple[RemoteFile, ...]:

@@ -36,8 +36,9 @@ def gather_ledger(reads: Iterable[Path], manifests: Iterable[Path]) -> pd.DataFr
     read = _gather(reads, LEDGER_COLUMNS)
     acquired = _gather(manifests, [*LEDGER_COLUMNS[:7], "role"])
     used = set(zip(read["dataset"], read["path"], strict=True))
-    unread = [key not in used for key in zip(acquired["dataset"], acquired["path"], strict=True)]
-    rest = acquired[unread].assign(parser="", decision=lambda table: table["role"].map(NOT_READ).fillna(""))
+    keys = zip(acquired["dataset"], acquired["path"], strict=True)
+    unread = pd.Series([key not in used for key in keys], index=acquired.index, dtype=bool)
+    rest = acquired[unread].assign(parser="", decision=acquired["role"].map(NOT_READ).fillna(""))
     ledger = pd.concat([read, rest[LEDGER_COLUMNS]]).drop_duplicates()
     return ledger.sort_values(["dataset", "sample", "path"], kind="stable", ignore_index=True)
 

@@ -223,7 +223,7 @@ def _matching(own: Sequence[RemoteFile], members: Sequence[RemoteFile], patterns
                 f"{pattern} fits matrices of several samples: {list_names(file.name for file in fitting)}. "
                 "Write a pattern that fits one (or, if they are one library, a pattern for each, separated by commas)"
             )
-    owners = {file.owner for file in chosen}
-    for offers in ([file for file in members if file.owner in owners], own):
-        chosen += companions(chosen, [file for file in offers if file not in chosen])
-    return chosen
+    for owner in dict.fromkeys(file.owner for file in chosen):
+        beside = [file for file in members if file.owner == owner and file not in chosen]
+        chosen += companions([file for file in chosen if file.owner == owner], beside)
+    return [*chosen, *companions(chosen, [file for file in own if file not in chosen])]
