@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 # Groups that get named are finer than clusters: classes that one cluster holds (CD8 T and NK cells) are named apart.
-_FINER = 4.0
+# Their resolution does not follow the one that the user looks at, unless that is finer still.
+_NAMING_RESOLUTION = 4.0
 _SMALLEST_GROUP = 5
 _PACKAGES = ("anndata", "faiss-cpu", "harmonypy", "igraph", "numpy", "pandas", "scikit-learn", "scipy")
 
@@ -223,19 +224,20 @@ def _cluster(
     graph = graph_of(connectivities)
     leiden, table = choose_resolution(graph, (wanted / 2, wanted, wanted * 2), wanted, seed)
     chosen = float(table.loc[table["chosen"], "resolution"].iloc[0])
-    fine, stability, modularity = leiden_stability(graph, chosen * _FINER, seed)
+    finer = max(_NAMING_RESOLUTION, chosen)
+    fine, stability, modularity = leiden_stability(graph, finer, seed)
     fine = absorb_small(fine, connectivities, _SMALLEST_GROUP)
     sizes = np.bincount(fine)
     table.insert(0, "purpose", "clusters")
     table.loc[len(table)] = {
         "purpose": "groups that are named",
-        "resolution": chosen * _FINER,
+        "resolution": finer,
         "n_clusters": len(sizes),
         "smallest_cluster": int(sizes.min()),
         "stability_ari": stability,
         "modularity": modularity,
         "chosen": True,
-        "reason": f"{_FINER:g} times the chosen resolution, so that one cluster may hold several classes",
+        "reason": "fine, so that the classes one cluster holds are named apart",
     }
     return leiden, fine, table
 
