@@ -8,6 +8,7 @@ jobs that write the same output (an orphan of an interrupted cluster run beside 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def read_tsv(path: str | Path, **options: Any) -> pd.DataFrame:
 
 def write_h5ad(adata: AnnData, path: str | Path) -> None:
     """Write ``adata`` uncompressed: 30 times faster than gzip at three times the size (docs/performance.md)."""
+    logging.getLogger("anndata").setLevel(logging.WARNING)  # it would print a line per text column
     with atomic_path(path) as temporary:
         adata.write_h5ad(temporary)
 

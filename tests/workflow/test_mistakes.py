@@ -1,0 +1,90 @@
+"""A user's mistake, made in front of the whole workflow: one message, exit status 1, nothing half-written."""
+
+import gzip
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from support.workflow import Outcome, snakemake
+
+SAMPLES = "sample\tdataset\tsource\tcondition\tdonor\n"
+CONTRASTS = "contrast\tdataset\tvariable\ttest\treference\n"
+CONTRAST = "q\tstudy\tcondition\tb\ta\n"
+BARCODES = [f"{'ACGT' * 3}{first}{second}{third}A" for first in "ACGT" for second in "ACGT" for third in "ACGT"]
+
+
+def write_matrix(folder: Path, broken: bool = False) -> None:
+    """A small 10x triplet, its matrix cut off in the middle where ``broken``."""
+    folder.mkdir(parents=True)
+    genes = [f"ENSG{number:011d}\tGENE{number}" for number in range(1, 41)]
+    entries = [f"{g} {c} {1 + (g * c) % 7}" for c in range(1, 65) for g in range(1, 41) if (g + c) % 3]
+    head = f"%%MatrixMarket matrix coordinate integer general\n40 64 {len(entries)}\n"
+    matrix = gzip.compress((head + "\n".join(entries) + "\n").encode(), mtime=0)
+    (folder / "matrix.mtx.gz").write_bytes(matrix[: len(matrix) // 2] if broken else matrix)
+    (folder / "features.tsv.gz").write_bytes(gzip.compress(("\n".join(genes) + "\n").encode(), mtime=0))
+    (folder / "barcodes.tsv.gz").write_bytes(gzip.compress(("\n".join(BARCODES) + "\n").encode(), mtime=0))
+
+
+def run(folder: Path, rows: str, contrasts: str = CONTRAST, **config: object) -> Outcome:
+    (folder / "samples.tsv").write_text(SAMPLES + rows)
+    (folder / "contrasts.tsv").write_text(CONTRASTS + contrasts)
+    sheets = {"samples": "samples.tsv", "contrasts": "contrasts.tsv"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(sheets | config))
+    return snakemake(folder / "run", folder / "config.yaml", "--quiet", "rules")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    for name in ("a1", "a2", "b1", "b2"):
+        write_matrix(tmp_path / name)
+    return tmp_path
+
+
+ROWS = "a1\tstudy\ta1\ta\tD1\na2\tstudy\ta2\ta\tD2\nb1\tstudy\tb1\tb\tD1\nb2\tstudy\tb2\tb\tD2\n"
+
+
+def is_clean(outcome: Outcome) -> None:
+    """No traceback, and no temporary file beside the results."""
+    assert outcome.status == 1, outcome.printed
+    assert "Traceback" not in outcome.printed, outcome.printed
+    if outcome.results.exists():
+        leftovers = [path for path in outcome.results.rglob(".*") if path.is_file() and ".part" not in path.name]
+        assert not [path for path in leftovers if not path.name.endswith((".lock", ".json"))], leftovers
+
+
+@pytest.mark.parametrize(
+    ("rows", "contrasts", "message"),
+    [
+        (ROWS.replace("a2\tstudy", "a1\tstudy"), CONTRAST, "samples.tsv:\n  row 3, column sample: sample 'a1' stands"),
+        (ROWS.replace("\ta2\t", "\tnowhere\t"), CONTRAST, "row 3, column source:"),
+        (ROWS, CONTRAST.replace("condition", "arm"), "contrasts.tsv row 2, column variable: the samples sheet has no"),
+        (ROWS.replace("D2", "D1"), CONTRAST, "contrasts.tsv row 2, column test: b has 1 donor in data set 'study'"),
+    ],
+    ids=["duplicate sample", "missing file", "unknown column", "no replicates"],
+)
+def test_sheet_mistakes_stop_before_the_first_job(study, rows, contrasts, message):
+    outcome = run(study, rows, contrasts)
+    is_clean(outcome)
+    assert message in outcome.printed
+    assert not outcome.results.exists()
+
+
+@pytest.mark.slow
+def test_an_unknown_accession_is_named(study):
+    (study / "geo" / "series").mkdir(parents=True)
+    outcome = run(study, ROWS.replace("\ta1\t", "\tGSM99999999\t"), geo={"base_url": "geo"})
+    is_clean(outcome)
+    assert "GSM99999999" in outcome.printed
+    assert not list(outcome.results.rglob("*.h5ad"))
+
+
+@pytest.mark.slow
+def test_a_truncated_gzip_is_named(study):
+    shutil.rmtree(study / "b2")
+    write_matrix(study / "b2", broken=True)
+    outcome = run(study, ROWS)
+    is_clean(outcome)
+    assert "matrix.mtx.gz" in outcome.printed
+    assert not (outcome.results / "samples" / "b2" / "counts.h5ad").exists()
