@@ -175,11 +175,10 @@ def stratum_design(contrast: Contrast, replicates: pd.DataFrame, cell_class: str
     absent = _absence(contrast, units, cell_class)
     if absent:
         return replace(design, status="absent", reason=absent)
-    if _layout(contrast, units, membership, []).status != "unreplicated":
-        reason = (
-            f"{_count((~enough).sum(), 'replicate')} of {len(units)} with fewer than {min_cells} cells; {design.reason}"
-        )
-        return replace(design, status="too_few_cells", reason=reason)
+    loses_an_arm = not design.has_estimate and _layout(contrast, units, membership, []).has_estimate
+    if loses_an_arm or _layout(contrast, units, membership, []).status != "unreplicated":
+        few = f"{_count((~enough).sum(), 'replicate')} of {len(units)} with fewer than {min_cells} cells"
+        return replace(design, status="too_few_cells", reason=f"{few}; {design.reason}")
     return design
 
 
