@@ -7,6 +7,7 @@ jobs that write the same output (an orphan of an interrupted cluster run beside 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import logging
 import os
@@ -48,9 +49,13 @@ def write_text(text: str, path: str | Path) -> None:
 
 def write_tsv(table: pd.DataFrame, path: str | Path) -> None:
     """Write ``table`` without its index, tab-separated, empty for missing; gzipped (reproducibly) for ``.gz``."""
-    compression: Any = {"method": "gzip", "mtime": 0} if str(path).endswith(".gz") else None
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, compression=compression, lineterminator="\n")
+        if str(path).endswith(".gz"):
+            # Neither the time nor the temporary name may stand in the header: the bytes follow from the table.
+            with temporary.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as handle:
+                table.to_csv(handle, sep="\t", index=False, lineterminator="\n")
+        else:
+            table.to_csv(temporary, sep="\t", index=False, lineterminator="\n")
 
 
 def read_tsv(path: str | Path, **options: Any) -> pd.DataFrame:
