@@ -18,6 +18,7 @@ RATE_PER_CELL = 0.008 / 1000
 MAX_EXPECTED_RATE = 0.25
 MIN_CELLS = 50
 _EXCESS = 3.0
+_MIN_CALLS_TO_NOTE = 5
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,26 @@ class DoubletCalls:
     """Scores and calls for the cells that a method saw.
 
     ``score`` (cells,) is NaN and ``predicted`` (cells,) False where the method could not judge; ``threshold`` is NaN
-    where none was found; ``note`` says why.
+    where none was found; ``detectable`` is the share of simulated doublets above it; ``note`` says what went otherwise.
     """
 
     score: NDArray[np.float64]
     predicted: NDArray[np.bool_]
     threshold: float
+    detectable: float
     note: str
+
+    @property
+    def share(self) -> float:
+        """Called share of the cells."""
+        return float(self.predicted.mean()) if self.predicted.size else 0.0
+
+    @property
+    def implied_rate(self) -> float:
+        """Share of doublets that the calls imply: called over detectable, Scrublet's overall doublet rate."""
+        if not self.predicted.any():
+            return 0.0
+        return self.share / self.detectable if self.detectable > 0 else float("inf")
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ def expected_rate(n_cells: int, donors_left: NDArray[np.object_] | None = None) 
 
 def no_calls(n_cells: int, note: str) -> DoubletCalls:
     """Calls of a method that did not judge."""
-    return DoubletCalls(np.full(n_cells, np.nan), np.zeros(n_cells, dtype=bool), np.nan, note)
+    return DoubletCalls(np.full(n_cells, np.nan), np.zeros(n_cells, dtype=bool), np.nan, np.nan, note)
 
 
 def _run_none(counts: sparse.csr_matrix, _expected_rate: float, _seed: int) -> DoubletCalls:
@@ -99,8 +113,11 @@ def _run_scrublet(counts: sparse.csr_matrix, expected_rate: float, seed: int) ->
     threshold = adata.uns["scrublet"].get("threshold")
     if threshold is None:
         nothing = np.zeros(n_cells, dtype=bool)
-        return DoubletCalls(score, nothing, np.nan, "doublets scored, not called: no threshold between two modes")
-    return DoubletCalls(score, adata.obs["predicted_doublet"].to_numpy(dtype=bool), float(threshold), "")
+        return DoubletCalls(
+            score, nothing, np.nan, np.nan, "doublets scored, not called: no threshold between two modes"
+        )
+    detectable = float(np.mean(adata.uns["scrublet"]["doublet_scores_sim"] > threshold))
+    return DoubletCalls(score, adata.obs["predicted_doublet"].to_numpy(dtype=bool), float(threshold), detectable, "")
 
 
 REGISTRY: dict[str, Method] = {
@@ -126,29 +143,36 @@ REGISTRY: dict[str, Method] = {
 
 @dataclass(frozen=True)
 class JudgedCalls:
-    """Calls with what became of them: ``removed`` (cells,) leave the sample; ``warning`` is empty where all is well."""
+    """Calls with what became of them: ``removed`` (cells,) leave the sample.
+
+    ``warning`` (calls that are not believed) and ``note`` (more than expected, or none called) are empty if all is well.
+    """
 
     calls: DoubletCalls
     removed: NDArray[np.bool_]
     expected_rate: float
     warning: str
+    note: str
 
 
 def call_doublets(counts: sparse.csr_matrix, rate: float, settings: DoubletSettings, seed: int) -> JudgedCalls:
     """Call doublets by the method of the settings, and decide whether they leave.
 
-    Where more than ``settings.max_rate`` and more than three times ``rate`` is called, the calls are kept: a threshold
-    drawn through a library of unlike populations can call a minor one as a whole, and losing it would be worse.
+    Calls that imply more doublets than ``settings.max_rate`` (and than three times ``rate``) are kept: the threshold
+    then lies in the noise of a library of one cell type, or takes a minor population as a whole, and removing cells by
+    it would be worse than leaving the doublets in. (Calls do not depend on ``rate``, only the scale of scores does.)
     """
     if settings.method not in REGISTRY:
         raise UserError(f"config: doublets.method is {settings.method!r}; it must be one of {', '.join(REGISTRY)}.")
     calls = REGISTRY[settings.method].run(counts, rate, seed)
-    share = float(calls.predicted.mean()) if calls.predicted.size else 0.0
-    warning = ""
-    if share > max(settings.max_rate, _EXCESS * rate):
+    warning, note = "", calls.note
+    counted = f"{100 * calls.share:.1f}% called doublets where {100 * rate:.1f}% were expected"
+    if calls.implied_rate > max(settings.max_rate, _EXCESS * rate):
         warning = (
-            f"{100 * share:.0f}% called doublets where {100 * rate:.1f}% were expected: the calls look like a cell "
-            "population and were kept (doublets.max_rate)"
+            f"{counted}, which implies {100 * min(calls.implied_rate, 1):.0f}% doublets: the threshold does not "
+            "separate doublets, so the called cells were kept (doublets.max_rate)"
         )
-    remove = settings.remove and not warning
-    return JudgedCalls(calls, calls.predicted & remove, rate, warning)
+    elif calls.predicted.sum() >= _MIN_CALLS_TO_NOTE and calls.share > _EXCESS * rate:
+        note = counted
+    removed = calls.predicted & (settings.remove and not warning)
+    return JudgedCalls(calls, removed, rate, warning, note)

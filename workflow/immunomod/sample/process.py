@@ -126,7 +126,7 @@ def _doublets(
     in_library = int(np.isin(reason, ("", "author_doublet")).sum())
     rate = settings.doublets.expected_rate or expected_rate(in_library, donors)
     if not tested.any():
-        return JudgedCalls(no_calls(0, ""), np.zeros(0, dtype=bool), rate, "")
+        return JudgedCalls(no_calls(0, ""), np.zeros(0, dtype=bool), rate, "", "")
     return call_doublets(matrix[tested], rate, settings.doublets, settings.seed)
 
 
@@ -184,7 +184,7 @@ def _qc_row(
         row[f"{limit.metric}_{limit.side}"] = limit.value
         row[f"{limit.metric}_{limit.side}_from"] = limit.origin
     called = doublets.calls.predicted
-    notes = [doublets.calls.note] if doublets.calls.note and settings.doublets.method != "none" else []
+    notes = [doublets.note] if doublets.note else []
     if cells["pct_counts_mt"].isna().all():
         notes.append("no mitochondrial gene in the matrix: no limit on their share")
     if (cells["reason"].isin(("", "doublet"))).sum() and found[0].origin == "fixed":
@@ -198,6 +198,7 @@ def _qc_row(
         "doublet_rate": float(called.mean()) if np.isfinite(doublets.calls.score).any() else np.nan,
         "expected_doublet_rate": doublets.expected_rate,
         "doublet_threshold": doublets.calls.threshold,
+        "detectable_doublet_fraction": doublets.calls.detectable,
         "ambient_fraction": np.nan,
         "partner_fraction": np.nan,
         "verdict": judged.verdict,

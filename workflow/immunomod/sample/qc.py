@@ -45,8 +45,8 @@ class Limit:
     """One limit on one metric.
 
     ``value`` is NaN where there is no limit. ``origin``: ``mad`` (the sample's own spread); where a fixed value holds
-    the spread's limit, the setting's first word (``min``, ``enough``, ``spared``, ``max``); ``fixed`` (too few cells for
-    a spread); ``none``. ``filter`` is the name under which cells beyond the limit are counted.
+    the spread's limit, the setting's first word (``min``, ``enough``, ``spared``, ``max``); ``fixed`` (too few cells
+    for a spread); ``none``. ``filter`` is the name under which cells beyond the limit are counted.
     """
 
     metric: str

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from immunomod.errors import UserError
 
@@ -80,11 +79,11 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({error}); the file may be cut short: fetch it again") from None
 
 
-def open_bytes(path: Path) -> BinaryIO:
+def open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
     """Open ``path`` for reading decompressed bytes."""
     with path.open("rb") as handle:
         compressed = handle.read(2) == _MAGIC_GZIP
-    return cast(BinaryIO, gzip.open(path, "rb")) if compressed else path.open("rb")
+    return gzip.open(path, "rb") if compressed else path.open("rb")
 
 
 def open_text(path: Path) -> io.TextIOWrapper:
@@ -129,7 +128,7 @@ def sniff(path: Path) -> SniffedFile:
     head = b""
     try:
         with open_bytes(path) as stream:
-            while len(head) < _HEAD_BYTES and (part := stream.read(_HEAD_BYTES - len(head))):
+            while len(head) < _HEAD_BYTES and (part := stream.read1(_HEAD_BYTES - len(head))):
                 head += part
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         damage = f"{path}: the gzip data are truncated or corrupt ({error}); delete this file and fetch it again"

@@ -78,7 +78,7 @@ def _companions(matrix: SniffedFile, header: _Header, files: LibraryFiles) -> li
     found = []
     sizes = (header.rows, header.columns)
     for file in (*files.own, *files.shared):
-        if file.kind is not Kind.TABLE or file.path == matrix.path:
+        if file.kind not in (Kind.TABLE, Kind.EMPTY) or file.path == matrix.path:
             continue
         if file.damage:
             if file in files.own:
