@@ -70,6 +70,7 @@ def test_a_fault_is_survived_and_the_file_is_whole(
     assert_whole(tmp_path / "out" / "big.gz", big, client)
     assert len(server.requests) == (1 if fault == Fault() else 2)
     last = server.requests[-1].range
+    assert (server.requests[-1].if_range is None) == (resumed_at is None)
     if resumed_at is None:
         assert last is None
     elif fault.reset:  # a reset may overtake the last bytes
@@ -132,12 +133,14 @@ def test_a_part_longer_than_the_file_is_thrown_away(
 ) -> None:
     file = tree.write(f"{SERIES}/suppl/plain.mtx", noise(1, 50_000))
     remote = Remote(f"{server.base_url}{SERIES[4:]}/suppl/plain.mtx")
-    server.fault(f"{SERIES}/suppl/plain.mtx", Fault(drop_after=40_000), *[Fault(status=500)] * 4)
+    same = [Fault(drop_after=40_000, etag="same"), *[Fault(status=500)] * 4, Fault(etag="same")]
+    server.fault(f"{SERIES}/suppl/plain.mtx", *same)
     with pytest.raises(UserError):
         client.fetch(remote, tmp_path / "plain.mtx")
     file.write_bytes(b"short now")
     client.fetch(remote, tmp_path / "plain.mtx")
     assert (tmp_path / "plain.mtx").read_bytes() == b"short now"
+    assert [request.range for request in server.requests[-2:]] == ["bytes=40000-", None]
 
 
 def test_retry_after_is_waited_for(server: GeoServer, big: Remote, client: Client, tmp_path: Path) -> None:
@@ -180,6 +183,15 @@ def test_html_that_stays_is_refused(server: GeoServer, big: Remote, client: Clie
     assert len(server.requests) == 3
 
 
+def test_a_page_is_refused_by_its_content_type_too(
+    tree: Tree, server: GeoServer, client: Client, tmp_path: Path
+) -> None:
+    tree.write("/geo/notes.txt", b"notes")
+    server.fault("/geo/notes.txt", Fault(page="please wait", content_type="text/html; charset=utf-8"))
+    client.fetch(Remote(f"{server.base_url}/notes.txt"), tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_bytes() == b"notes"
+
+
 def test_a_captcha_behind_a_redirect_is_refused(
     tree: Tree, server: GeoServer, big: Remote, client: Client, tmp_path: Path
 ) -> None:
@@ -197,6 +209,7 @@ def test_a_missing_file_is_believed_the_second_time(server: GeoServer, client: C
     with pytest.raises(NotFoundError):
         client.fetch(Remote(f"{server.base_url}/nothing.gz", listed=True), tmp_path / "nothing.gz")
     assert len(server.requests) == FAST.attempts
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 
 def test_no_server_and_no_address_are_clear(client: Client, tmp_path: Path) -> None:

@@ -315,7 +315,11 @@ def _open_part(target: Path, url: str) -> Iterator[_Part]:
         if _lock(handle, shared):
             part = _Part(shared, handle, url)
             part.recall()
-            yield part
+            try:
+                yield part
+            finally:
+                if part.size == 0:
+                    part.discard()
             return
     finally:
         handle.close()
