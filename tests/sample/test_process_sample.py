@@ -115,6 +115,19 @@ def test_filtered_cells_carry_what_later_floors_read(weights, tmp_path):
     assert "scanpy" in filtered.uns["immunomod"]["versions"]
 
 
+def test_counts_read_from_disk_give_the_same(weights, tmp_path):
+    sample = made_sample(150, in_cells_table=[True] * 149 + [False], author_doublet=["singlet"] * 149 + [""])
+    sample.var["gene_symbol"] = sample.var["gene_symbol"].replace("G7", "G8")  # a repeated symbol is stored as category
+    sample.obs["donor"] = pd.Categorical(["d1"] * 100 + ["d2"] * 49 + [""])
+    write_h5ad(sample, tmp_path / "counts.h5ad")
+    one = process_sample(sample, weights, SETTINGS)
+    other = process_sample(ad.read_h5ad(tmp_path / "counts.h5ad"), weights, SETTINGS)
+    pd.testing.assert_frame_equal(one.cells, other.cells)
+    pd.testing.assert_frame_equal(one.qc, other.qc)
+    assert one.qc["cells_not_in_cells_table"].item() == 1
+    assert (one.filtered.X != other.filtered.X).nnz == 0
+
+
 def test_input_is_left_as_it_was(weights):
     sample = made_sample(120)
     before = sample.copy()

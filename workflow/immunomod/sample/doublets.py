@@ -145,7 +145,7 @@ REGISTRY: dict[str, Method] = {
 class JudgedCalls:
     """Calls with what became of them: ``removed`` (cells,) leave the sample.
 
-    ``warning`` (calls that are not believed) and ``note`` (more than expected, or none called) are empty if all is well.
+    ``warning`` (calls that are not believed) and ``note`` (more than expected, or no calls) are empty if all is well.
     """
 
     calls: DoubletCalls
