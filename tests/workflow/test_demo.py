@@ -1,0 +1,83 @@
+"""The embedded demo, whose truth is known: every floor's result against what was planted."""
+
+from pathlib import Path
+
+import anndata
+import pandas as pd
+import pytest
+from support.workflow import Outcome, snakemake
+
+from immunomod.files import read_tsv
+
+pytestmark = pytest.mark.slow
+
+CONFIG = "config/demo/config.yaml"
+CONTRAST = "coculture_vs_alone"
+ATLAS = "GSE900000001"
+
+
+@pytest.fixture(scope="module")
+def demo(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return snakemake(tmp_path_factory.mktemp("demo"), repository / CONFIG).check()
+
+
+@pytest.fixture(scope="module")
+def truth(repository: Path) -> Path:
+    return repository / "resources" / "demo" / "truth"
+
+
+@pytest.fixture(scope="module")
+def against_truth(demo: Outcome, truth: Path) -> pd.DataFrame:
+    """Tested effects beside the planted ones."""
+    effects = read_tsv(demo.results / "contrasts" / CONTRAST / "program_effects.tsv")
+    planted = read_tsv(truth / "truth_effects.tsv")
+    return effects[effects["status"] == "tested"].merge(planted, on=["cell_class", "program"])
+
+
+def test_cells_get_their_true_class(demo, truth):
+    obs = anndata.read_h5ad(demo.results / "atlas" / f"{ATLAS}.h5ad").obs
+    cells = read_tsv(truth / "truth_cells.tsv.gz", dtype=str).set_index(["sample", "barcode"])
+    true_class = cells["true_class"].reindex(pd.MultiIndex.from_frame(obs[["sample", "barcode"]].astype(str)))
+    assert true_class.notna().all()
+    agree = obs["cell_class"].astype(str).to_numpy() == true_class.to_numpy()
+    assert agree.mean() > 0.9
+    is_msc = true_class.to_numpy() == "MSC"
+    assert (obs["compartment"].astype(str).to_numpy() == "MSC")[is_msc].mean() > 0.98
+    assert (obs["compartment"].astype(str).to_numpy() == "MSC")[~is_msc].mean() < 0.02
+
+
+def test_planted_effects_have_their_sign(against_truth):
+    planted = against_truth[against_truth["planted"]]
+    assert len(planted) >= 9
+    assert (planted["effect"] * planted["true_effect"] > 0).all()
+
+
+def test_positive_controls_agree_with_biology(demo):
+    effects = read_tsv(demo.results / "contrasts" / CONTRAST / "program_effects.tsv")
+    core = effects[(effects["program"] == "msc_ifng_core") & (effects["cell_class"] == "MSC")].iloc[0]
+    assert core["fdr"] < 0.05 and core["effect"] > 0 and core["n_pairs"] == 4
+    assert core["effect_raw"] == core["effect"]
+
+
+def test_untouched_programmes_are_not_called(against_truth):
+    untouched = against_truth[~against_truth["shares_gene_with_planted"] & ~against_truth["planted"]]
+    assert len(untouched) > 30
+    assert (untouched["fdr"] < 0.05).mean() <= 0.05
+
+
+def test_the_report_is_one_offline_page(demo):
+    page = (demo.results / "report" / "index.html").read_text(encoding="utf-8")
+    assert len(page) < 15_000_000
+    assert "msc_ifng_core" in page or "IFN-gamma licensing" in page
+    assert not [part for part in ('src="http', "src='http", 'rel="stylesheet"') if part in page]
+
+
+def test_a_second_run_has_nothing_to_do(demo, repository):
+    again = snakemake(demo.results.parent, repository / CONFIG).check()
+    assert again.job_count() == 0
+
+
+def test_no_file_of_the_repository_changed_hands(demo):
+    """The results folder holds everything; nothing temporary is left."""
+    leftovers = [path for path in demo.results.rglob("*") if path.name.startswith(".") and path.suffix in (".tsv", ".h5ad")]
+    assert not leftovers

@@ -1,0 +1,140 @@
+"""A real series, from the accession to the report: 8 donors, IFN-beta against none, two lanes of pooled donors."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from support.geo_server import GeoServer
+from support.workflow import Outcome, snakemake
+
+from immunomod.files import read_tsv
+
+pytestmark = pytest.mark.slow
+
+CONFIG = "config/examples/GSE96583/config.yaml"
+LABELS = {
+    "CD4 T cells": "CD4_T",
+    "CD8 T cells": "CD8_T",
+    "CD14+ Monocytes": "CD14_monocyte",
+    "FCGR3A+ Monocytes": "CD16_monocyte",
+    "B cells": "B",
+    "NK cells": "NK",
+    "Dendritic cells": "DC",
+    "Megakaryocytes": "megakaryocyte",
+}
+LINEAGES = {"CD4_T": "T", "CD8_T": "T", "CD14_monocyte": "monocyte", "CD16_monocyte": "monocyte"}
+EDGER = """
+suppressMessages(library(edgeR))
+arguments <- commandArgs(trailingOnly = TRUE)
+counts <- as.matrix(read.delim(arguments[1], row.names = 1, check.names = FALSE))
+units <- read.delim(arguments[2], colClasses = "character")
+design <- model.matrix(~ units$donor + factor(units$condition, levels = c("ctrl", "stim")))
+y <- DGEList(counts)
+y <- y[filterByExpr(y, design), , keep.lib.sizes = FALSE]
+y <- estimateDisp(calcNormFactors(y), design)
+found <- topTags(glmQLFTest(glmQLFit(y, design)), n = Inf, sort.by = "none")$table
+write.table(data.frame(gene = rownames(found), found), arguments[3], sep = "\\t", quote = FALSE, row.names = FALSE)
+"""
+
+
+@pytest.fixture(scope="module")
+def from_files(repository: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    mirror = (shared / "geo_mirror" / "geo").as_uri()
+    folder = tmp_path_factory.mktemp("files")
+    return snakemake(folder, repository / CONFIG, "--config", f"geo={{base_url: '{mirror}'}}").check()
+
+
+@pytest.fixture(scope="module")
+def authors_cells(shared: Path) -> pd.DataFrame:
+    """The author's donor, condition and label of the same 2,000 cells, by library and barcode."""
+    cells = anndata.read_h5ad(shared / "data" / "kang" / "kang2000_ctrl_stim_8donors.h5ad").obs.astype(str)
+    return cells.set_index(cells["gsm"] + ":" + cells["barcode"])
+
+
+def test_all_donors_conditions_and_labels_are_the_authors(from_files, authors_cells):
+    read = [anndata.read_h5ad(from_files.results / "samples" / name / "counts.h5ad").obs for name in ("ctrl", "stim")]
+    cells = pd.concat(read).astype(str)
+    cells = cells.set_index(cells["source"] + ":" + cells["barcode"])
+    assert len(cells) == 2000 and cells.index.is_unique
+    wanted = authors_cells.loc[cells.index]
+    assert (cells["donor"] == wanted["donor"]).all()
+    assert (cells["condition"] == wanted["condition"]).all()
+    assert (cells["author_label"] == wanted["cell_type"]).all()
+
+
+def test_classes_agree_with_the_authors(from_files, authors_cells):
+    obs = anndata.read_h5ad(from_files.results / "atlas" / "GSE96583.h5ad").obs.astype(str)
+    obs = obs.set_index(obs["source"] + ":" + obs["barcode"])
+    wanted = authors_cells.loc[obs.index, "cell_type"].map(LABELS)
+    assert len(obs) > 1900
+    assert (obs["cell_class"] == wanted).mean() >= 0.85
+    assert (obs["lineage"] == wanted.replace(LINEAGES)).mean() >= 0.93
+
+
+def test_type_1_interferon_response_is_up_wherever_four_pairs_are(from_files):
+    effects = read_tsv(from_files.results / "contrasts" / "ifn_beta" / "program_effects.tsv")
+    response = effects[(effects["program"] == "imm_type1_ifn") & (effects["n_pairs"] >= 4)]
+    assert set(response["cell_class"]) >= {"CD4_T", "CD14_monocyte", "B"}
+    assert (response["status"] == "tested").all()
+    assert (response["effect"] > 0).all()
+    assert (response["fdr"] < 0.05).all()
+
+
+def test_every_class_and_programme_has_a_row_with_a_status(from_files):
+    effects = read_tsv(from_files.results / "contrasts" / "ifn_beta" / "program_effects.tsv")
+    untested = effects[effects["status"] != "tested"]
+    assert untested["p_value"].isna().all() and untested["fdr"].isna().all()
+    assert untested["reason"].notna().all()
+    classes = anndata.read_h5ad(from_files.results / "atlas" / "GSE96583.h5ad").obs
+    immune = set(classes.loc[classes["compartment"] == "immune", "cell_class"])
+    assert immune <= set(effects["cell_class"])
+
+
+def test_gene_changes_agree_with_edger(from_files, tmp_path):
+    if shutil.which("Rscript") is None:
+        pytest.skip("needs R with edgeR (Debian: r-bioc-edger)")
+    bulk = anndata.read_h5ad(from_files.results / "pseudobulk" / "GSE96583.h5ad")
+    bulk = bulk[(bulk.obs["cell_class"] == "CD14_monocyte") & (bulk.obs["n_cells"] >= 10)]
+    names = [f"u{number}" for number in range(bulk.n_obs)]
+    counts = np.asarray(bulk.X.todense()).T
+    pd.DataFrame(counts, index=bulk.var_names, columns=names).to_csv(tmp_path / "counts.tsv", sep="\t")
+    bulk.obs[["donor", "condition"]].to_csv(tmp_path / "units.tsv", sep="\t", index=False)
+    (tmp_path / "edger.R").write_text(EDGER)
+    paths = [str(tmp_path / name) for name in ("edger.R", "counts.tsv", "units.tsv", "edger.tsv")]
+    subprocess.run(["Rscript", *paths], check=True, capture_output=True)
+    edger = pd.read_csv(tmp_path / "edger.tsv", sep="\t").set_index("gene")
+    ours = read_tsv(from_files.results / "contrasts" / "ifn_beta" / "genes" / "CD14_monocyte.tsv.gz").set_index("gene")
+    common = edger.index.intersection(ours.index[ours["log2_fold_change"].notna()])
+    assert len(common) > 0.95 * len(edger)
+    correlation = np.corrcoef(edger.loc[common, "logFC"], ours.loc[common, "log2_fold_change"])[0, 1]
+    assert correlation > 0.98
+
+
+def test_the_ledger_names_every_file_with_its_checksum(from_files):
+    ledger = read_tsv(from_files.results / "ledger.tsv")
+    names = {Path(path).name for path in ledger["path"]}
+    assert {"GSM2560248_2.1.mtx.gz", "GSE96583_batch2.genes.tsv.gz", "GSE96583_batch2.total.tsne.df.tsv.gz"} <= names
+    assert ledger["sha256"].str.fullmatch("[0-9a-f]{64}").all()
+
+
+def test_a_server_gives_what_a_folder_gives(from_files, repository, shared, tmp_path):
+    with GeoServer(shared / "geo_mirror") as server:
+        config = f"geo={{base_url: '{server.base_url}'}}"
+        served = snakemake(tmp_path, repository / CONFIG, "--config", config).check()
+    for table in ("contrasts/ifn_beta/program_effects.tsv", "contrasts/ifn_beta/composition.tsv", "samples/qc.tsv"):
+        assert (served.results / table).read_bytes() == (from_files.results / table).read_bytes(), table
+    ours, theirs = (read_tsv(outcome.results / "ledger.tsv") for outcome in (from_files, served))
+    assert theirs["sha256"].tolist() == ours["sha256"].tolist()
+    assert (served.results / "report" / "index.html").stat().st_size > 100_000
+
+
+def test_a_second_run_has_nothing_to_do(from_files, repository, shared):
+    mirror = (shared / "geo_mirror" / "geo").as_uri()
+    folder = from_files.results.parent
+    again = snakemake(folder, repository / CONFIG, "--config", f"geo={{base_url: '{mirror}'}}").check()
+    assert again.job_count() == 0
+    assert "Nothing to be done" in again.printed
