@@ -39,7 +39,7 @@ class Study:
     seed: int = 1
 
 
-def make_results(folder: Path, study: Study = Study()) -> ReportInputs:  # noqa: B008
+def make_results(folder: Path, study: Study = Study()) -> ReportInputs:
     """Write the made-up results under ``folder`` and name them."""
     rng = np.random.default_rng(study.seed)
     results = folder / "results"
@@ -176,9 +176,7 @@ def _write_atlas(results: Path, obs: pd.DataFrame, study: Study, rng: np.random.
     write_tsv(pd.DataFrame(resolutions), folder / "clustering.tsv")
 
 
-def _write_contrast(
-    folder: Path, contrast: str, samples: pd.DataFrame, study: Study, rng: np.random.Generator
-) -> None:
+def _write_contrast(folder: Path, contrast: str, samples: pd.DataFrame, study: Study, rng: np.random.Generator) -> None:
     meta = load_programs().meta
     n_donors = len(study.donors)
     effects, scores = [], []

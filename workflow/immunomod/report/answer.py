@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from immunomod.report.inputs import Contrast
+from immunomod.report.inputs import Contrast, records
 from immunomod.report.words import FDR_THRESHOLD, fold, in_class, interval, listing, plural, signed
 
 READOUT_ROLES: tuple[str, ...] = ("readout", "capacity", "exploratory")
@@ -29,10 +30,11 @@ STATUS_WORDS = {
 
 @dataclass(frozen=True)
 class Sentence:
-    """A lead word (``MSC``, ``How sure``) and what it has to say."""
+    """A lead word (``MSC``, ``How sure``), what it has to say, and the effects that it lists."""
 
     lead: str
     text: str
+    effects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,13 @@ def is_coculture(contrast: Contrast, samples: pd.DataFrame) -> bool:
     return bool(((effects["cell_class"] == "MSC") & (effects["status"] == "tested")).any())
 
 
+def with_fitting_expectations(contrast: Contrast, samples: pd.DataFrame) -> Contrast:
+    """``contrast`` without expected signs and positive controls where it is no co-culture; else as it is."""
+    if is_coculture(contrast, samples):
+        return contrast
+    return replace(contrast, effects=contrast.effects.assign(expected_sign="", positive_control=False))
+
+
 def control_verdict(contrast: Contrast, tested: pd.DataFrame, samples: pd.DataFrame) -> Verdict:
     """Hold the signs of the positive controls against what the literature expects of a co-culture."""
     if not is_coculture(contrast, samples):
@@ -115,7 +124,7 @@ def control_verdict(contrast: Contrast, tested: pd.DataFrame, samples: pd.DataFr
             "neutral",
             "Expected signs do not apply here",
             "They were written for co-culture with MSC against stimulated cells alone, and this contrast is something "
-            "else. Its rows carry the signs for information only.",
+            "else. They are left out below.",
         )
     controls = tested[tested["positive_control"] & tested["expected_sign"].isin(["+", "-"])]
     if controls.empty:
@@ -131,8 +140,8 @@ def control_verdict(contrast: Contrast, tested: pd.DataFrame, samples: pd.DataFr
     share = n_hold / n_controls
     counts = (
         f"In {n_hold} of {plural(n_controls, 'test')} (programme by cell class) the sign is the expected one; "
-        f"{n_firm} of these have an interval that excludes zero, and {n_against} point{'s' if n_against == 1 else ''} "
-        f"firmly the other way."
+        f"{n_firm} of these have an interval that excludes zero. "
+        f"{n_against or 'None'} point{'s' if n_against <= 1 else ''} firmly the other way."
     )
     licensing = _licensing(controls)
     if share >= GOOD_SHARE and n_firm and not licensing:
@@ -162,7 +171,8 @@ def _first_misses(controls: pd.DataFrame, holds: pd.Series) -> str:
     misses = controls[~holds].sort_values("effect", key=np.abs, ascending=False).head(N_NAMED)
     if misses.empty:
         return ""
-    return " Against expectation: " + listing([f"{r.title} in {in_class(r.cell_class)}" for r in misses.itertuples()]) + "."
+    named = [f"{row['title']} in {in_class(row['cell_class'])}" for row in records(misses)]
+    return f" Against expectation: {listing(named)}."
 
 
 def _what_moved(lead: str, readouts: pd.DataFrame, effects: pd.DataFrame) -> Sentence:
@@ -181,23 +191,23 @@ def _what_moved(lead: str, readouts: pd.DataFrame, effects: pd.DataFrame) -> Sen
             if limit
             else f"Cannot tell. None of {plural(len(readouts), 'test')}{across} reached fdr < {FDR_THRESHOLD}.",
         )
-    named = [_named_effect(row, lead) for row in moved.head(N_NAMED).to_dict("records")]
+    named = tuple(_named_effect(row, lead) for row in records(moved.head(N_NAMED)))
     verb = "programme moved" if len(moved) == 1 else "programmes moved"
     if lead != "MSC":
         verb = "programme-by-class test moved" if len(moved) == 1 else "programme-by-class tests moved"
-    largest = "It is" if len(moved) == 1 else "All are" if len(moved) <= N_NAMED else "The largest are"
-    return Sentence(lead, f"{len(moved)} of {len(readouts)} {verb}{across}. {largest} {listing(named)}.")
+    largest = " The largest:" if len(moved) > N_NAMED else ""
+    return Sentence(lead, f"{len(moved)} of {len(readouts)} {verb}{across}.{largest}", named)
 
 
-def _named_effect(row: dict[str, object], lead: str) -> str:
-    effect = float(row["effect"])  # type: ignore[arg-type]
+def _named_effect(row: dict[str, Any], lead: str) -> str:
+    effect = float(row["effect"])
     where = "" if lead == "MSC" else f" in {in_class(str(row['cell_class']))}"
-    span = interval(float(row["ci_low"]), float(row["ci_high"]))  # type: ignore[arg-type]
+    span = interval(float(row["ci_low"]), float(row["ci_high"]))
     pairs = _replicates(row)
-    return f"{row['title']}{where}: {signed(effect)} log2, {fold(effect)} (95% interval {span}; {pairs})"
+    return f"{row['title']}{where}: {signed(effect)} log2, {fold(effect)} (95% interval {span}; {pairs})."
 
 
-def _replicates(row: dict[str, object]) -> str:
+def _replicates(row: dict[str, Any]) -> str:
     pairs = _whole(row["n_pairs"])
     if pairs:
         return plural(pairs, "donor pair")
@@ -222,7 +232,7 @@ def _how_sure(readouts: pd.DataFrame) -> str:
         unanimous = int((paired["p_sign_flip"] <= floor * 1.001).sum())
         parts.append(
             f"In {unanimous} of the {plural(len(paired), 'change')} called, every donor moved the same way "
-            f"(the exact sign-flip p is at its floor of {float(floor.min()):.2g})."
+            f"(the exact sign-flip p is at its floor of {float(floor.min()):.3g})."
         )
         if floor.min() > FDR_THRESHOLD:
             parts.append(
@@ -237,7 +247,8 @@ def _read_with_care(tested: pd.DataFrame) -> str:
         return ""
     moved = moved.sort_values("effect", key=np.abs, ascending=False, kind="stable")
     named = [
-        f"{row.title} in {in_class(row.cell_class)} ({signed(row.effect)})" for row in moved.head(N_NAMED).itertuples()
+        f"{row['title']} in {in_class(row['cell_class'])} ({signed(row['effect'])})"
+        for row in records(moved.head(N_NAMED))
     ]
     more = f", and {len(moved) - N_NAMED} more" if len(moved) > N_NAMED else ""
     text = f"Programmes that should stand still or explain other changes moved as well: {', '.join(named)}{more}."
@@ -269,8 +280,8 @@ def _plain(level: str) -> str:
     return level.replace("_", " ")
 
 
-def _whole(value: object) -> int:
-    number = float(value)  # type: ignore[arg-type]
+def _whole(value: Any) -> int:
+    number = float(value)
     return int(number) if math.isfinite(number) else 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,14 @@ from markupsafe import Markup
 from immunomod.files import write_text
 from immunomod.programs import ProgramSet
 from immunomod.report import views
-from immunomod.report.answer import Answer, answer, total_donors
+from immunomod.report.answer import Answer, answer, total_donors, with_fitting_expectations
 from immunomod.report.downloads import Download, Downloads
-from immunomod.report.figures import write_figures
+from immunomod.report.figures import report_style, write_figures
 from immunomod.report.inputs import Atlas, Contrast, ReportInputs, ReportTables, load_tables
 from immunomod.report.maps import CellMap, cell_maps
 from immunomod.report.methods import SOURCES, methods_text, settings_table, versions_sentence
 from immunomod.report.palette import diverging
-from immunomod.report.words import FDR_THRESHOLD, slug
-
-CLUSTER_COLUMNS = ("cluster", "cell_class", "n_cells", "confidence", "runner_up", "top_markers")
+from immunomod.report.words import FDR_THRESHOLD, plural, slug
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,7 @@ class AtlasView:
     anchor: str
     n_cells: int
     maps: list[CellMap]
-    legend: list[tuple[str, str]]
-    bars: list[tuple[str, list[views.Bar]]]
+    compositions: list[views.Composition]
     tables: list[tuple[str, views.PlainTable]]
     downloads: list[tuple[str, Download]]
 
@@ -77,9 +74,13 @@ def build_report(inputs: ReportInputs, programs: ProgramSet, page: Path, figures
         Folder for the figures as PNG and SVG; made if absent.
     """
     tables = load_tables(inputs, programs)
+    fitting = [with_fitting_expectations(contrast, tables.samples) for contrast in tables.contrasts]
+    tables = replace(tables, contrasts=fitting)
     figures.mkdir(parents=True, exist_ok=True)
-    write_figures(tables.contrasts, tables.atlases, figures)
-    write_text(render(tables), page)
+    with report_style():
+        write_figures(tables.contrasts, tables.atlases, figures)
+        text = render(tables)
+    write_text(text, page)
 
 
 def render(tables: ReportTables) -> str:
@@ -91,6 +92,7 @@ def render(tables: ReportTables) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["rows"] = lambda number: plural(number, "row")
     return environment.get_template("page.html.j2").render(**_context(tables))
 
 
@@ -171,7 +173,7 @@ def _contrast_view(
 
 
 def _contrast_downloads(contrast: Contrast, downloads: Downloads) -> list[tuple[str, Download]]:
-    extras = ["title", "caveat", "sign_confidence", "compartment", "positive_control_in"]
+    extras = ["title", "caveat", "sign_confidence", "compartment", "positive_control_in", "positive_control"]
     effects = contrast.effects.drop(columns=extras)
     named = (
         ("program effects", "program_effects", effects),
@@ -189,7 +191,7 @@ def _contrast_downloads(contrast: Contrast, downloads: Downloads) -> list[tuple[
 def _atlas_view(atlas: Atlas, downloads: Downloads) -> AtlasView:
     clusters = atlas.clusters
     tables = [
-        ("Clusters and their names", views.plain_table(clusters, CLUSTER_COLUMNS)),
+        ("Clusters and their names", views.cluster_table(clusters)),
         ("Integration", views.plain_table(atlas.integration)),
         ("Resolution of the clusters", views.plain_table(atlas.clustering)),
     ]
@@ -198,8 +200,7 @@ def _atlas_view(atlas: Atlas, downloads: Downloads) -> AtlasView:
         anchor=f"atlas-{slug(atlas.name)}",
         n_cells=len(atlas.cells),
         maps=cell_maps(atlas),
-        legend=views.legend_of_classes(atlas),
-        bars=views.composition_bars(atlas.cells),
+        compositions=views.composition_bars(atlas.cells),
         tables=[(heading, table) for heading, table in tables if table.rows],
         downloads=[("clusters", downloads.embed(clusters, f"{slug(atlas.name)}_clusters"))] if len(clusters) else [],
     )

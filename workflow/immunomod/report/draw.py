@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from immunomod.report.palette import DOWN, KEPT, NEUTRAL, REMOVED, UP
 
-ROW_HEIGHT = 26
 VOLCANO_WIDTH, VOLCANO_HEIGHT = 340, 230
 
 
@@ -76,25 +75,20 @@ def forest_row(
     for tick in axis.ticks():
         css = "zero" if tick == 0 else "grid"
         x = axis.percent(tick)
-        parts.append(f'<line x1="{x}%" x2="{x}%" y1="0" y2="{ROW_HEIGHT}" class="{css}"/>')
+        parts.append(f'<line x1="{x}%" x2="{x}%" y1="0" y2="100%" class="{css}"/>')
     if math.isfinite(effect):
         colour = (UP if effect > 0 else DOWN) if significant else NEUTRAL
-        middle = ROW_HEIGHT // 2
         if math.isfinite(low) and math.isfinite(high):
             left, right = axis.percent(low), axis.percent(high)
-            parts.append(
-                f'<line x1="{left}%" x2="{right}%" y1="{middle}" y2="{middle}" stroke="{colour}" stroke-width="2"/>'
-            )
+            parts.append(f'<line x1="{left}%" x2="{right}%" y1="50%" y2="50%" stroke="{colour}" stroke-width="2"/>')
             if low < axis.low:
-                parts.append(_at(left, middle, f'<path d="M5-4 0 0 5 4" fill="none" stroke="{colour}"/>'))
+                parts.append(_at(left, f'<path d="M5-4 0 0 5 4" fill="none" stroke="{colour}"/>'))
             if high > axis.high:
-                parts.append(_at(right, middle, f'<path d="M-5-4 0 0-5 4" fill="none" stroke="{colour}"/>'))
+                parts.append(_at(right, f'<path d="M-5-4 0 0-5 4" fill="none" stroke="{colour}"/>'))
         shape = '<path d="M0-7 7 0 0 7-7 0z" {}/>' if control else '<circle r="5" {}/>'
         style = f'fill="{colour if significant else "#fff"}" stroke="{colour}" stroke-width="2"'
-        parts.append(_at(axis.percent(effect), middle, shape.format(style)))
-    return Markup(
-        f'<svg class="plot" width="100%" height="{ROW_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
-    )  # fmt: skip
+        parts.append(_at(axis.percent(effect), shape.format(style)))
+    return Markup(f'<svg class="plot row" width="100%" height="100%" aria-hidden="true">{"".join(parts)}</svg>')
 
 
 def histogram(
@@ -181,11 +175,11 @@ def _expected_side(axis: Axis, expected_sign: str) -> str:
         return ""
     zero = axis.percent(0.0)
     start, width = (zero, 100 - zero) if expected_sign == "+" else (0.0, zero)
-    return f'<rect x="{start:g}%" width="{width:g}%" y="0" height="{ROW_HEIGHT}" class="expected"/>'
+    return f'<rect x="{start:g}%" width="{width:g}%" y="0" height="100%" class="expected"/>'
 
 
-def _at(percent: float, y: int, drawing: str) -> str:
-    return f'<svg x="{percent}%" y="{y}" overflow="visible">{drawing}</svg>'
+def _at(percent: float, drawing: str) -> str:
+    return f'<svg x="{percent}%" y="50%" overflow="visible">{drawing}</svg>'
 
 
 def _tick(value: float) -> str:

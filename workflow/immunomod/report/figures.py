@@ -7,8 +7,9 @@ ids and metadata hold neither dates nor random numbers, so the same results give
 from __future__ import annotations
 
 import textwrap
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.patches import Rectangle
 
 N_FOREST_ROWS = 40
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
     "svg.fonttype": "path",
@@ -40,13 +41,19 @@ STYLE = {
 }
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure in inches that belongs to no window and to no global state but the report's style."""
+def report_style() -> AbstractContextManager[None]:
+    """The report's style for figures made and saved inside the block; nothing of it stays behind."""
     import matplotlib as mpl
+
+    style: AbstractContextManager[None] = mpl.rc_context(STYLE)
+    return style
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure in inches that belongs to no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    mpl.rcParams.update(STYLE)
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
@@ -129,7 +136,9 @@ def heat_map_figure(contrast: Contrast) -> Figure | None:
             if np.isfinite(value):
                 colour = diverging(float(value), limit)
                 axes.add_patch(_cell(column, row, colour))
-                axes.text(column, row, signed(float(value), 1), ha="center", va="center", fontsize=6, color=ink_on(colour))
+                axes.text(
+                    column, row, signed(float(value), 1), ha="center", va="center", fontsize=6, color=ink_on(colour)
+                )
     axes.set_xlim(-0.5, len(donors) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     labels = [_wrap(f"{class_label(c)}: {t}") for c, t in zip(rows["cell_class"], rows["title"], strict=True)]

@@ -31,13 +31,11 @@ _NUMERIC_EFFECT_COLUMNS = (
     "n_test", "n_reference", "n_pairs", "cells_test", "cells_reference", "genes_found", "genes_total", "effect", "se",
     "ci_low", "ci_high", "df", "p_value", "fdr", "hedges_g", "p_sign_flip", "null_z", "effect_raw",
 )  # fmt: skip
-_TEXT_COLUMNS = {
-    name: str
-    for name in (
-        "sample", "dataset", "donor", "condition", "contrast", "cell_class", "compartment", "lineage", "program",
-        "role", "arm", "status", "reason", "verdict", "cluster", "runner_up", "gene", "expected_sign", "model",
-    )
-}  # fmt: skip
+_TEXT_NAMES = (
+    "sample", "dataset", "donor", "condition", "contrast", "cell_class", "compartment", "lineage", "program", "role",
+    "arm", "status", "reason", "verdict", "cluster", "runner_up", "gene", "expected_sign", "model",
+)  # fmt: skip
+_TEXT_COLUMNS = dict.fromkeys(_TEXT_NAMES, str)
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class ReportTables:
 def load_tables(inputs: ReportInputs, programs: ProgramSet) -> ReportTables:
     """Read everything that ``inputs`` names; ``programs`` lends titles, caveats and which are positive controls."""
     sheet = _read_sheet(inputs.contrasts_sheet)
-    rows = {row["contrast"]: row for row in sheet.to_dict("records")} if "contrast" in sheet else {}
+    rows = {row["contrast"]: row for row in records(sheet)} if "contrast" in sheet else {}
     samples = _read_sheet(inputs.samples_sheet)
     organisms = _organism_of_datasets(samples)
     return ReportTables(
@@ -172,6 +170,11 @@ def load_tables(inputs: ReportInputs, programs: ProgramSet) -> ReportTables:
         versions=_read_optional(inputs.versions),
         programs=programs,
     )
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of ``table``, each by column name."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def as_bool(values: pd.Series) -> NDArray[np.bool_]:
@@ -239,17 +242,19 @@ def _load_atlas(name: str, path: Path) -> Atlas:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    table: pd.DataFrame = read_tsv(path, dtype=_TEXT_COLUMNS)
+    """Table at ``path``; a file without even a header (an empty stratum) is a table without columns."""
+    try:
+        table: pd.DataFrame = read_tsv(path, dtype=_TEXT_COLUMNS)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
     return table
 
 
 def _read_optional(path: Path) -> pd.DataFrame:
-    """Table at ``path``, or one without rows where the run wrote none (or wrote an empty file)."""
-    if not path.exists() or path.stat().st_size == 0:
-        return pd.DataFrame()
-    return _read(path)
+    """Table at ``path``, or one without rows where the run wrote none."""
+    return _read(path) if path.exists() else pd.DataFrame()
 
 
 def _read_sheet(path: Path) -> pd.DataFrame:
     """Sheet with every value as text; empty means absent."""
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    return read_tsv(path, dtype=str).fillna("")

@@ -57,7 +57,8 @@ def drawable(atlas: Atlas) -> pd.DataFrame:
     """Cells that have a place on the map, at most ``MAX_CELLS`` (a seeded draw), in a seeded random order."""
     cells = atlas.cells[np.isfinite(atlas.cells[["umap_1", "umap_2"]].to_numpy(dtype=float)).all(axis=1)]
     order = np.random.default_rng(1).permutation(len(cells))[:MAX_CELLS]
-    return cells.iloc[order]
+    drawn: pd.DataFrame = cells.iloc[order]
+    return drawn
 
 
 def colours_of(cells: pd.DataFrame, column: str) -> dict[str, str]:

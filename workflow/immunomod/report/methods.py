@@ -49,9 +49,7 @@ SOURCES: Mapping[str, Source] = {
         "https://doi.org/10.1016/j.cell.2019.05.031",
     ),
     "harmony": Source("Korsunsky and others 2019", "Harmony", "https://doi.org/10.1038/s41592-019-0619-0"),
-    "leiden": Source(
-        "Traag and others 2019", "From Louvain to Leiden", "https://doi.org/10.1038/s41598-019-41695-z"
-    ),
+    "leiden": Source("Traag and others 2019", "From Louvain to Leiden", "https://doi.org/10.1038/s41598-019-41695-z"),
     "umap": Source("McInnes and others 2018", "UMAP", "https://arxiv.org/abs/1802.03426"),
     "pseudobulk": Source(
         "Squair and others 2021",
@@ -62,7 +60,9 @@ SOURCES: Mapping[str, Source] = {
         "Smyth 2004", "Linear models and empirical Bayes methods", "https://doi.org/10.2202/1544-6115.1027"
     ),
     "tmm": Source(
-        "Robinson and Oshlack 2010", "Scaling normalization of RNA-seq (TMM)", "https://doi.org/10.1186/gb-2010-11-3-r25"
+        "Robinson and Oshlack 2010",
+        "Scaling normalization of RNA-seq (TMM)",
+        "https://doi.org/10.1186/gb-2010-11-3-r25",
     ),
     "permutation": Source(
         "Phipson and Smyth 2010", "Permutation p-values should never be zero", "https://doi.org/10.2202/1544-6115.1585"

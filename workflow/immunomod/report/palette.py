@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 CELL_CLASSES: dict[str, tuple[str, str]] = {
     "MSC": ("MSC", "#332288"),
@@ -81,7 +82,7 @@ def level_colours(levels: Sequence[str]) -> dict[str, str]:
 def diverging(value: float, limit: float) -> str:
     """Colour of a signed value on a scale centred at 0 that saturates at ``limit``: blue below, red above."""
     position = 0.0 if limit <= 0 else max(-1.0, min(1.0, value / limit))
-    for (start, left), (end, right) in zip(_DIVERGING, _DIVERGING[1:], strict=False):
+    for (start, left), (end, right) in pairwise(_DIVERGING):
         if position <= end:
             share = (position - start) / (end - start)
             return _hex([round(a + share * (b - a)) for a, b in zip(left, right, strict=True)])

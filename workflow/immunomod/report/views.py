@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from immunomod.report import draw
 from immunomod.report.answer import READOUT_ROLES, STATUS_WORDS
-from immunomod.report.inputs import Atlas, Contrast, as_bool
+from immunomod.report.inputs import Contrast, as_bool, records
 from immunomod.report.palette import class_colours, class_label, class_order, diverging, ink_on
 from immunomod.report.words import FDR_THRESHOLD, count, interval, plural, probability, signed
 
 N_TOP_GENES = 12
 N_HEAT_ROWS = 60
+CLUSTER_COLUMNS = ("cluster", "cell_class", "n_cells", "confidence", "runner_up", "top_markers")
 TEST_ARM, REFERENCE_ARM = "test", "reference"
 
 
@@ -89,7 +90,7 @@ def forest_panels(contrast: Contrast) -> list[ForestPanel]:
                     heading=heading,
                     colour=colours[cell_class],
                     axis=draw.forest_axis(axis),
-                    rows=[_forest_row(row, axis) for row in ordered.to_dict("records")],
+                    rows=[_forest_row(row, axis) for row in records(ordered)],
                     summary=f"{n_moved} of {plural(len(part), 'programme')} moved at fdr < {FDR_THRESHOLD}",
                 )
             )
@@ -110,7 +111,7 @@ def confounder_panel(contrast: Contrast) -> ForestPanel | None:
         | {
             "title": f"{class_label(row['cell_class'])}: {row['title']}" + (f" ({row['dataset']})" if several else ""),
         }
-        for row in rows.to_dict("records")
+        for row in records(rows)
     ]
     n_moved = int((rows["fdr"] < FDR_THRESHOLD).sum())
     return ForestPanel(
@@ -205,17 +206,18 @@ def heat_map(contrast: Contrast) -> HeatMap | None:
     donors = sorted(changes["column"].unique(), key=natural_key)
     table = changes.pivot_table(index=["dataset", "cell_class", "program"], columns="column", values="change")
     table = table.reindex(columns=donors)
+    by_row = dict(zip(table.index, table.to_numpy(dtype=float), strict=True))
     magnitudes = np.abs(table.to_numpy(dtype=float))
-    limit = float(np.nanquantile(magnitudes, 0.95)) if np.isfinite(magnitudes).any() else 1.0
+    limit = float(np.nanquantile(magnitudes, 0.98)) if np.isfinite(magnitudes).any() else 1.0
     limit = max(round(limit, 1), 0.5)
     colours = class_colours(shown["cell_class"])
     groups = []
     for cell_class in class_order(shown["cell_class"]):
         part = shown[shown["cell_class"] == cell_class].sort_values("effect", ascending=False, kind="stable")
         heat_rows = []
-        for row in part.to_dict("records"):
+        for row in records(part):
             key = (row["dataset"], cell_class, row["program"])
-            values = table.loc[key].to_numpy(dtype=float) if key in table.index else np.full(len(donors), np.nan)
+            values = by_row.get(key, np.full(len(donors), np.nan))
             heat_rows.append(
                 HeatRow(
                     title=row["title"],
@@ -292,7 +294,7 @@ class SampleQuality:
     after: str
     kept_percent: str
     removed: str
-    limits: str
+    limits: list[str]
     doublet_rate: str
     verdict: str
     reason: str
@@ -312,6 +314,15 @@ METRICS: tuple[tuple[str, str, bool], ...] = (
     ("pct_counts_mt", "Mitochondrial %", False),
     ("doublet_score", "Doublet score", False),
 )
+LIMIT_SOURCES: Mapping[str, str] = {
+    "mad": "own spread",
+    "min": "floor",
+    "enough": "held down",
+    "spared": "held up",
+    "max": "ceiling",
+    "fixed": "fixed, too few cells",
+    "none": "",
+}
 _METRIC_ALIASES: Mapping[str, tuple[str, ...]] = {
     "total_counts": ("total_counts", "counts"),
     "n_genes_by_counts": ("n_genes_by_counts", "n_genes", "genes"),
@@ -326,7 +337,7 @@ def quality(qc: pd.DataFrame, cells: Mapping[str, pd.DataFrame]) -> Quality:
     axes = {name: _metric_axis([_metric(table, name, log) for table in cells.values()]) for name, _, log in shown}
     metrics = [(title, _metric_ticks(axes[name], log)) for name, title, log in shown]
     samples = []
-    for row in qc.to_dict("records"):
+    for row in records(qc):
         table = cells.get(str(row["sample"]), pd.DataFrame())
         kept = as_bool(table["kept"]) if "kept" in table else np.ones(len(table), dtype=bool)
         histograms = []
@@ -342,7 +353,7 @@ def quality(qc: pd.DataFrame, cells: Mapping[str, pd.DataFrame]) -> Quality:
                 after=count(after),
                 kept_percent=f"{100 * after / before:.0f}%" if before > 0 else "–",
                 removed=_removed(row),
-                limits=_limits_text(row),
+                limits=[_limits_text(row, name) for name, _, _ in shown],
                 doublet_rate=_percent(_number(row.get("doublet_rate"))),
                 verdict=str(row.get("verdict") or ""),
                 reason=_text(row.get("reason")),
@@ -377,13 +388,23 @@ class Bar:
     description: str
 
 
-def composition_bars(cells: pd.DataFrame) -> list[tuple[str, list[Bar]]]:
+@dataclass(frozen=True)
+class Composition:
+    """One compartment: the legend of its classes and a bar per sample."""
+
+    compartment: str
+    legend: list[tuple[str, str]]
+    bars: list[Bar]
+
+
+def composition_bars(cells: pd.DataFrame) -> list[Composition]:
     """Stacked bars of each compartment with two classes or more: the share of each class among a sample's cells."""
     if cells.empty or not {"sample", "cell_class", "compartment"} <= set(cells.columns):
         return []
     colours = class_colours(cells["cell_class"].astype(str))
     result = []
-    for compartment in sorted(cells["compartment"].astype(str).unique(), key=lambda c: (c == "other", c != "immune", c)):
+    compartments = cells["compartment"].astype(str).unique()
+    for compartment in sorted(compartments, key=lambda name: (name == "other", name != "immune", name)):
         part = cells[cells["compartment"].astype(str) == compartment]
         classes = class_order(part["cell_class"].astype(str))
         if len(classes) < 2:
@@ -398,15 +419,9 @@ def composition_bars(cells: pd.DataFrame) -> list[tuple[str, list[Bar]]]:
             condition = str(conditions[sample]) if len(conditions) else ""
             bars.append(Bar(str(sample), condition, count(float(row.sum())), segments, description))
         bars.sort(key=lambda bar: bar.condition)
-        result.append((compartment, bars))
+        legend = [(class_label(name), colours[name]) for name in classes]
+        result.append(Composition(compartment, legend, bars))
     return result
-
-
-def legend_of_classes(atlas: Atlas) -> list[tuple[str, str]]:
-    """Label and colour of every cell class of an atlas, in the fixed order."""
-    if "cell_class" not in atlas.cells:
-        return []
-    return [(class_label(name), colour) for name, colour in class_colours(atlas.cells["cell_class"].astype(str)).items()]
 
 
 @dataclass(frozen=True)
@@ -436,13 +451,15 @@ def composition_rows(contrast: Contrast) -> list[CompositionRow]:
     order = {name: position for position, name in enumerate(class_order(table["cell_class"].astype(str)))}
     numeric = numeric.sort_values("cell_class", key=lambda column: column.map(order), kind="stable")
     rows = []
-    for row in numeric.to_dict("records"):
+    for row in records(numeric):
         effect, low, high = row["effect"], row["ci_low"], row["ci_high"]
         significant = row["fdr"] < FDR_THRESHOLD
         rows.append(
             CompositionRow(
                 cell_class=class_label(str(row["cell_class"])),
-                drawing=draw.forest_row(axis, effect, low, high, significant=significant, control=False, expected_sign=""),
+                drawing=draw.forest_row(
+                    axis, effect, low, high, significant=significant, control=False, expected_sign=""
+                ),
                 effect=signed(effect),
                 interval=interval(low, high),
                 fdr=probability(row["fdr"]),
@@ -460,6 +477,19 @@ class PlainTable:
     header: list[str]
     rows: list[list[str]]
     numeric: list[bool]
+
+
+def cluster_table(clusters: pd.DataFrame) -> PlainTable:
+    """What each cluster was named and why, in the order of its number, with the names of classes for a reader."""
+    if clusters.empty:
+        return plain_table(clusters)
+    ordered = clusters.sort_values("cluster", key=lambda column: column.map(natural_key), kind="stable")
+    named = {
+        name: ordered[name].map(lambda value: class_label(_text(value)))
+        for name in ("cell_class", "runner_up")
+        if name in ordered
+    }
+    return plain_table(ordered.assign(**named), CLUSTER_COLUMNS)
 
 
 def plain_table(table: pd.DataFrame, columns: Sequence[str] = (), n_rows: int = 2000) -> PlainTable:
@@ -483,7 +513,8 @@ def replicates(row: Mapping[str, object]) -> str:
 
 
 def _tested(effects: pd.DataFrame) -> pd.DataFrame:
-    return effects[(effects["status"] == "tested") & np.isfinite(effects["effect"])]
+    tested: pd.DataFrame = effects[(effects["status"] == "tested") & np.isfinite(effects["effect"])]
+    return tested
 
 
 def _axis(rows: pd.DataFrame) -> draw.Axis:
@@ -512,7 +543,7 @@ def _forest_row(row: Mapping[str, object], axis: draw.Axis) -> ForestRow:
         fdr=probability(fdr),
         significant=significant,
         n=replicates(row),
-        expected={"+": "up", "-": "down", "0": "no change"}.get(expected, "either way"),
+        expected={"+": "up", "-": "down", "0": "no change", "": "–"}.get(expected, "either way"),
         agrees=agrees,
     )
 
@@ -533,7 +564,7 @@ def _top(genes: pd.DataFrame) -> list[GeneRow]:
             base_mean=f"{row['base_mean']:,.0f}" if math.isfinite(row["base_mean"]) else "–",
             ambient_suspect=str(row.get("ambient_suspect", "")).lower() in {"true", "1", "1.0"},
         )
-        for row in genes.head(N_TOP_GENES).to_dict("records")
+        for row in records(genes.head(N_TOP_GENES))
     ]
 
 
@@ -560,7 +591,7 @@ def _metric_ticks(axis: draw.Axis, log: bool) -> Markup:
     if log:
         decades = range(math.floor(axis.low), math.ceil(axis.high) + 1)
         values = [power + step for power in decades for step in (0.0, math.log10(3))]
-        ticks = [(value, f"{10**value:,.0f}") for value in values if axis.low <= value <= axis.high]
+        ticks = [(value, f"{10**value:,.0f}") for value in values if 8 <= axis.percent(value) <= 92]
         if len(ticks) > 3:
             ticks = ticks[:: math.ceil(len(ticks) / 3)]
     else:
@@ -584,15 +615,14 @@ def _removed(row: Mapping[str, object]) -> str:
     return ", ".join(f"{label} {count(value)}" for label, value in removed) or "none"
 
 
-def _limits_text(row: Mapping[str, object]) -> str:
-    words = {"total_counts": "molecules", "n_genes_by_counts": "genes", "pct_counts_mt": "mitochondrial %"}
+def _limits_text(row: Mapping[str, object], metric: str) -> str:
+    """``≥ 350 (floor), ≤ 9,000 (mad)``; nothing where the metric has no limit."""
     parts = []
-    for metric, word in words.items():
-        for side, value, source in limits_of(row, metric):
-            sign = "≥" if side == "lower" else "≤"
-            shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-            parts.append(f"{word} {sign} {shown}" + (f" ({source})" if source else ""))
-    return "; ".join(parts)
+    for side, value, source in limits_of(row, metric):
+        sign = "≥" if side == "lower" else "≤"
+        shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        parts.append(f"{sign} {shown}" + (f" ({LIMIT_SOURCES.get(source, source)})" if source else ""))
+    return ", ".join(parts)
 
 
 def _percent(share: float) -> str:

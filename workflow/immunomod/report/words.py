@@ -29,11 +29,11 @@ def interval(low: float, high: float) -> str:
 
 
 def probability(value: float) -> str:
-    """A p-value or fdr with two significant digits, ``<0.0001`` below that; an en dash for a missing one."""
+    """A p-value or fdr with two significant digits, ``<0.001`` below that; an en dash for a missing one."""
     if not math.isfinite(value):
         return "–"
-    if value < 1e-4:
-        return "<0.0001"
+    if value < 1e-3:
+        return "<0.001"
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
