@@ -313,7 +313,7 @@ def _settle(
     table.loc[judged, "agrees"] = np.where(np.sign(table["effect"]) == expected, "yes", "no")[judged]
     for row in np.flatnonzero(~enough):
         program = str(table.at[row, "program"])
-        detected = list(used.index[used[program].fillna(0) != 0])
+        detected = list(used.index[used[program] != 0])
         found = f"{len(detected)} of {int(table['genes_total'].iloc[row])} genes detected"
         found += f" ({', '.join(detected)})" if detected else ""
         reason = f"{found}, fewer than {settings.min_genes}"

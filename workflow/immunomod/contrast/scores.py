@@ -86,7 +86,9 @@ def _harmonic_mean(values: Floats) -> float:
 
 
 def programme_weights(weights: pd.DataFrame, genes: pd.Index, detected: NDArray[np.bool_]) -> pd.DataFrame:
-    """Weights of the detected genes of each programme, absolute values summing to 1: genes x programmes.
+    """Weights of the detected genes of each programme, absolute values summing to 1: genes, by name, x programmes.
+
+    A programme without a detected gene has zeros only.
 
     Parameters
     ----------
@@ -97,6 +99,5 @@ def programme_weights(weights: pd.DataFrame, genes: pd.Index, detected: NDArray[
     detected
         Per gene of ``genes``.
     """
-    chosen = weights.reindex(genes[detected]).fillna(0.0)
-    chosen = chosen[(chosen != 0).any(axis=1)]
-    return pd.DataFrame(chosen / chosen.abs().sum().replace(0, np.nan))
+    chosen = weights[weights.index.isin(genes[detected]) & (weights != 0).any(axis=1).to_numpy()].sort_index()
+    return pd.DataFrame(chosen / chosen.abs().sum().replace(0, 1.0))

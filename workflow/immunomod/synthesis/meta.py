@@ -79,7 +79,7 @@ def pooled_variances(se: Floats, df: Floats, n_pairs: Floats, n_test: Floats, n_
     return np.asarray(pooled * per_unit)
 
 
-def program_meta(
+def pool_effects(
     effects: pd.DataFrame, organisms: Mapping[str, str] | None = None, confidence: float = 0.95
 ) -> pd.DataFrame:
     """Pool the tested rows of ``program_effects`` over data sets.
