@@ -111,7 +111,7 @@ def combine_gene_statistics(samples: Sequence[SampleGenes], n_variable_genes: in
 
     normalised = np.full((len(samples), len(genes)), np.nan)
     for row, sample in enumerate(samples):
-        normalised[row, genes.get_indexer(sample.var.index)] = sample.var["variances_norm"].to_numpy(dtype=float)
+        normalised[row, genes.get_indexer(sample.var.index)] = _variability(sample.var)
     ranks = _ranks(np.where(candidate, normalised, np.nan))
     ranks[ranks >= n_variable_genes] = np.nan
 
@@ -124,6 +124,14 @@ def combine_gene_statistics(samples: Sequence[SampleGenes], n_variable_genes: in
     )
     table["highly_variable"] = table.index.isin(ordered.index[:n_variable_genes])
     return table
+
+
+def _variability(var: pd.DataFrame) -> NDArray[np.float64]:
+    """``variances_norm``; plain ``variance`` for a sample with too few cells to fit the trend over the mean."""
+    normalised = var["variances_norm"].to_numpy(dtype=float)
+    if np.isnan(normalised).all() and "variance" in var:
+        return np.asarray(var["variance"], dtype=np.float64)
+    return normalised
 
 
 def _gene_names(samples: Sequence[SampleGenes], genes: pd.Index) -> pd.DataFrame:
