@@ -225,7 +225,7 @@ def test_real_low_depth_data_are_kept(kang_libraries):
     [
         ({"n_mad": 3}, "qc.n_mad is unknown; the keys are n_mads"),
         ({"n_mads": 0}, "qc.n_mads is 0; it must be above 0"),
-        ({"min_genes": "200"}, "qc.min_genes is 200; it must be of type int"),
+        ({"min_genes": "200"}, "qc.min_genes is .200.; it must be a whole number"),
         ({"max_pct_mt": 120}, "qc.max_pct_mt is 120"),
         ({"spared_pct_mt": 30.0}, "qc.spared_pct_mt is 30.0; it must be at most max_pct_mt"),
         ({"enough_counts": 100}, "qc.enough_counts is 100"),

@@ -5,9 +5,9 @@ from pathlib import Path
 import anndata
 import pandas as pd
 import pytest
-from support.workflow import Outcome, snakemake
 
 from immunomod.files import read_tsv
+from support.workflow import Outcome, snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -79,5 +79,7 @@ def test_a_second_run_has_nothing_to_do(demo, repository):
 
 def test_no_file_of_the_repository_changed_hands(demo):
     """The results folder holds everything; nothing temporary is left."""
-    leftovers = [path for path in demo.results.rglob("*") if path.name.startswith(".") and path.suffix in (".tsv", ".h5ad")]
+    leftovers = [
+        path for path in demo.results.rglob("*") if path.name.startswith(".") and path.suffix in (".tsv", ".h5ad")
+    ]
     assert not leftovers

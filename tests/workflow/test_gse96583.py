@@ -8,10 +8,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from support.geo_server import GeoServer
-from support.workflow import Outcome, snakemake
 
 from immunomod.files import read_tsv
+from support.geo_server import GeoServer
+from support.workflow import Outcome, snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -49,26 +49,33 @@ def from_files(repository: Path, shared: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="module")
-def authors_cells(shared: Path) -> pd.DataFrame:
-    """The author's donor, condition and label of the same 2,000 cells, by library and barcode."""
+def read_cells(from_files: Outcome) -> pd.DataFrame:
+    """The cells as read, in the order of the files."""
+    samples = from_files.results / "samples"
+    return pd.concat([anndata.read_h5ad(samples / name / "counts.h5ad").obs for name in ("ctrl", "stim")]).astype(str)
+
+
+@pytest.fixture(scope="module")
+def authors_cells(shared: Path, read_cells: pd.DataFrame) -> pd.DataFrame:
+    """The author's donor, condition and label of the same 2,000 cells, joined independently of this package.
+
+    That table lists the cells in the order of the files; its barcodes are the author's, made unique over the lanes.
+    """
     cells = anndata.read_h5ad(shared / "data" / "kang" / "kang2000_ctrl_stim_8donors.h5ad").obs.astype(str)
-    return cells.set_index(cells["gsm"] + ":" + cells["barcode"])
+    assert cells["gsm"].tolist() == read_cells["source"].tolist()
+    assert cells["barcode"].str[:16].tolist() == read_cells["barcode"].str[:16].tolist()
+    return cells.set_index(read_cells.index)
 
 
-def test_all_donors_conditions_and_labels_are_the_authors(from_files, authors_cells):
-    read = [anndata.read_h5ad(from_files.results / "samples" / name / "counts.h5ad").obs for name in ("ctrl", "stim")]
-    cells = pd.concat(read).astype(str)
-    cells = cells.set_index(cells["source"] + ":" + cells["barcode"])
-    assert len(cells) == 2000 and cells.index.is_unique
-    wanted = authors_cells.loc[cells.index]
-    assert (cells["donor"] == wanted["donor"]).all()
-    assert (cells["condition"] == wanted["condition"]).all()
-    assert (cells["author_label"] == wanted["cell_type"]).all()
+def test_all_donors_conditions_and_labels_are_the_authors(read_cells, authors_cells):
+    assert len(read_cells) == 2000 and read_cells.index.is_unique
+    assert (read_cells["donor"] == authors_cells["donor"]).all()
+    assert (read_cells["condition"] == authors_cells["condition"]).all()
+    assert (read_cells["author_label"] == authors_cells["cell_type"]).all()
 
 
 def test_classes_agree_with_the_authors(from_files, authors_cells):
     obs = anndata.read_h5ad(from_files.results / "atlas" / "GSE96583.h5ad").obs.astype(str)
-    obs = obs.set_index(obs["source"] + ":" + obs["barcode"])
     wanted = authors_cells.loc[obs.index, "cell_type"].map(LABELS)
     assert len(obs) > 1900
     assert (obs["cell_class"] == wanted).mean() >= 0.85

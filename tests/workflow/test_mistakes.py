@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from support.workflow import Outcome, snakemake
 
 SAMPLES = "sample\tdataset\tsource\tcondition\tdonor\n"

@@ -37,7 +37,7 @@ rule filter_cells:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, input, attempt: max(2000, int(8 * input.size_mb)) * 2 ** (attempt - 1),
+        mem_mb=lambda wildcards, input, attempt: max(3000, int(8 * input.size_mb)) * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         programs=RUN.config["programs"],

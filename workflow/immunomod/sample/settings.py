@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from immunomod.errors import UserError
+from immunomod.sections import read_values, require
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,21 @@ class QcSettings:
     min_cells_for_mad: int = 100
 
     def __post_init__(self) -> None:
-        _require(self.n_mads > 0, "qc", "n_mads", self.n_mads, "above 0")
+        require(self.n_mads > 0, "qc", "n_mads", self.n_mads, "above 0")
         for key in ("min_counts", "min_genes"):
-            _require(getattr(self, key) >= 0, "qc", key, getattr(self, key), "0 or more")
+            require(getattr(self, key) >= 0, "qc", key, getattr(self, key), "0 or more")
         for metric in ("counts", "genes"):
             low, high = getattr(self, f"min_{metric}"), getattr(self, f"enough_{metric}")
-            _require(low <= high, "qc", f"enough_{metric}", high, f"at least min_{metric} ({low})")
+            require(low <= high, "qc", f"enough_{metric}", high, f"at least min_{metric} ({low})")
             spared = getattr(self, f"spared_{metric}")
-            _require(high <= spared, "qc", f"spared_{metric}", spared, f"at least enough_{metric} ({high})")
-        _require(0 <= self.max_pct_mt <= 100, "qc", "max_pct_mt", self.max_pct_mt, "from 0 to 100")
-        _require(self.spared_pct_mt <= self.max_pct_mt, "qc", "spared_pct_mt", self.spared_pct_mt, "at most max_pct_mt")
+            require(high <= spared, "qc", f"spared_{metric}", spared, f"at least enough_{metric} ({high})")
+        require(0 <= self.max_pct_mt <= 100, "qc", "max_pct_mt", self.max_pct_mt, "from 0 to 100")
+        require(self.spared_pct_mt <= self.max_pct_mt, "qc", "spared_pct_mt", self.spared_pct_mt, "at most max_pct_mt")
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> Self:
         """Settings from the config's ``qc`` section. A ``max_pct_mt`` below the default ``spared_pct_mt`` lowers it."""
-        values = _checked(cls, section, "qc")
+        values = read_values(cls, section, "qc")
         if "max_pct_mt" in values and "spared_pct_mt" not in values:
             values["spared_pct_mt"] = min(cls.spared_pct_mt, values["max_pct_mt"])
         for metric in ("counts", "genes"):
@@ -104,13 +104,13 @@ class DoubletSettings:
 
     def __post_init__(self) -> None:
         rate = self.expected_rate
-        _require(rate is None or 0 < rate < 0.5, "doublets", "expected_rate", rate, "between 0 and 0.5")
-        _require(0 <= self.max_rate <= 1, "doublets", "max_rate", self.max_rate, "from 0 to 1")
+        require(rate is None or 0 < rate < 0.5, "doublets", "expected_rate", rate, "between 0 and 0.5")
+        require(0 <= self.max_rate <= 1, "doublets", "max_rate", self.max_rate, "from 0 to 1")
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> Self:
         """Settings from the config's ``doublets`` section."""
-        return cls(**_checked(cls, section, "doublets"))
+        return cls(**read_values(cls, section, "doublets"))
 
 
 @dataclass(frozen=True)
@@ -141,28 +141,3 @@ class SampleSettings:
             if value is not None
         }
         return plain
-
-
-def _checked(cls: type[Any], section: Mapping[str, Any], name: str) -> dict[str, Any]:
-    known = {entry.name: entry for entry in fields(cls)}
-    if unknown := sorted(set(section) - set(known)):
-        raise UserError(f"config: {name}.{unknown[0]} is unknown; the keys are {', '.join(known)}.")
-    values = {}
-    for key, value in section.items():
-        kind = str(known[key].type)
-        right = {
-            "int": isinstance(value, int) and not isinstance(value, bool),
-            "float": isinstance(value, int | float) and not isinstance(value, bool),
-            "float | None": value is None or (isinstance(value, int | float) and not isinstance(value, bool)),
-            "bool": isinstance(value, bool),
-            "str": isinstance(value, str),
-            "tuple[str, ...]": isinstance(value, list | tuple),
-        }[kind]
-        _require(right, name, key, value, "a list of values" if kind.startswith("tuple") else f"of type {kind}")
-        values[key] = tuple(str(one) for one in value) if kind.startswith("tuple") else value
-    return values
-
-
-def _require(holds: bool, section: str, key: str, value: object, expected: str) -> None:
-    if not holds:
-        raise UserError(f"config: {section}.{key} is {value}; it must be {expected}.")
