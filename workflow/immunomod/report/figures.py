@@ -16,6 +16,7 @@ import pandas as pd
 
 from immunomod.files import atomic_path
 from immunomod.report.answer import READOUT_ROLES
+from immunomod.report.draw import Axis
 from immunomod.report.inputs import Atlas, Contrast
 from immunomod.report.maps import COLOURINGS, colours_of, draw_map, drawable, literal
 from immunomod.report.palette import DOWN, KEPT, NEUTRAL, UP, class_label, class_order, diverging, ink_on
@@ -93,22 +94,30 @@ def forest_figure(contrast: Contrast) -> Figure | None:
     if not classes:
         return None
     parts = [_largest(rows[rows["cell_class"] == name]) for name in classes]
-    heights = [len(part) + 2.2 for part in parts]
-    figure = new_figure(7.0, min(0.175 * sum(heights) + 0.6, 200.0))
-    grid = figure.add_gridspec(len(parts), 1, height_ratios=heights, left=0.42, right=0.97, hspace=0.12)
-    for position, (name, part) in enumerate(zip(classes, parts, strict=True)):
-        axes = figure.add_subplot(grid[position])
-        _draw_forest(axes, part)
-        axes.set_title(literal(class_label(name)), loc="left")
-    axes.set_xlabel("effect, log2 units (95% interval)")
-    figure.text(
-        0.42,
-        0.0,
-        f"filled: fdr < {FDR_THRESHOLD}; diamond: positive control; shaded: expected side",
+    panel_heights = [0.21 * len(part) + 0.1 for part in parts]
+    height = sum(panel_heights) + 0.55 * len(parts) + 0.45
+    figure = new_figure(7.0, height)
+    top = height - 0.3
+    for name, part, panel_height in zip(classes, parts, panel_heights, strict=True):
+        axes = figure.add_axes((0.42, (top - panel_height) / height, 0.55, panel_height / height))
+        _draw_forest(axes, part, _axis_of(rows, name))
+        axes.set_title(literal(class_label(name)))
+        top -= panel_height + 0.55
+    axes.set_xlabel(
+        f"effect, log2 units (95% interval)\nfilled: fdr < {FDR_THRESHOLD}; diamond: positive control; "
+        "shaded: expected side",
         fontsize=7,
-        va="top",
     )
     return figure
+
+
+def _axis_of(rows: pd.DataFrame, cell_class: str) -> Axis:
+    """The scale of a panel: one for the MSC, one for all other cells; every interval lies inside."""
+    same = rows[(rows["cell_class"] == "MSC") == (cell_class == "MSC")]
+    ends = same[["effect", "ci_low", "ci_high"]].to_numpy(dtype=float)
+    low, high = min(float(np.nanmin(ends)), 0.0), max(float(np.nanmax(ends)), 0.0)
+    pad = max(0.04 * (high - low), 0.05)
+    return Axis(low - pad, high + pad)
 
 
 def heat_map_figure(contrast: Contrast) -> Figure | None:
@@ -182,7 +191,8 @@ def _largest(rows: pd.DataFrame) -> pd.DataFrame:
     return largest.sort_values("effect", kind="stable")
 
 
-def _draw_forest(axes: Axes, rows: pd.DataFrame) -> None:
+def _draw_forest(axes: Axes, rows: pd.DataFrame, axis: Axis) -> None:
+    axes.set_xlim(axis.low, axis.high)
     for position, row in enumerate(rows.to_dict("records")):
         significant = row["fdr"] < FDR_THRESHOLD
         colour = (UP if row["effect"] > 0 else DOWN) if significant else NEUTRAL
@@ -192,7 +202,7 @@ def _draw_forest(axes: Axes, rows: pd.DataFrame) -> None:
         axes.plot(row["effect"], position, marker=marker, markersize=4.5, color=colour, markerfacecolor=face)
     axes.axvline(0, color="#333333", linewidth=0.8)
     _shade_expected(axes, rows)
-    axes.set_ylim(-0.8, len(rows) - 0.2)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_yticks(range(len(rows)), [_wrap(str(title)) for title in rows["title"]], fontsize=6.5)
     axes.tick_params(axis="y", length=0)
 
