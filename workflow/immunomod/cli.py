@@ -1,4 +1,4 @@
-"""The command line: ``immunomod check`` and ``immunomod simulate``."""
+"""The command line: ``immunomod check``, ``simulate`` and ``power``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from immunomod import __version__
-from immunomod.errors import exit_on_user_error
+from immunomod.errors import UserError, exit_on_user_error
 
 app = typer.Typer(
     help="What co-culture with mesenchymal stromal cells does to immune cells, and back.",
@@ -49,7 +49,10 @@ def simulate(
     stimulus: Annotated[str, typer.Option(help="What stimulated the immune cells.")] = "PHA",
     archive: Annotated[bool, typer.Option(help="Write the series' RAW.tar too.")] = False,
 ) -> None:
-    """Write a simulated co-culture study with known truth, laid out as GEO serves it, ready to be run."""
+    """Write a simulated co-culture study with known truth, laid out as GEO serves it, ready to be run.
+
+    `immunomod power` answers from such studies how many donors an effect needs.
+    """
     from immunomod.simulate.command import simulate_command
 
     with exit_on_user_error():
@@ -68,6 +71,32 @@ def simulate(
                 archive=archive,
             )
         )
+
+
+@app.command()
+def power(
+    out: Annotated[Path, typer.Argument(help="The table to write (tab-separated).")],
+    donors: Annotated[str, typer.Option(help="Numbers of donors, separated by commas.")] = "2,3,4,6,8",
+    studies: Annotated[int, typer.Option(help="Simulated studies.")] = 20,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same table.")] = 1,
+    cells_scale: Annotated[float, typer.Option(help="Cells per library, relative to the demo.")] = 1.0,
+    effect_scale: Annotated[float, typer.Option(help="Planted effects, relative to the demo.")] = 1.0,
+    donor_sd: Annotated[float, typer.Option(help="SD of an effect between donors, in log2 units.")] = 0.25,
+) -> None:
+    """How many donors do I need? Power of every planted programme, by simulating studies and testing them."""
+    from immunomod.simulate.power import power_command
+
+    with exit_on_user_error():
+        counts = whole_numbers(donors, "--donors")
+        typer.echo(power_command(out, counts, studies, seed, cells_scale, effect_scale, donor_sd))
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """The whole numbers of a comma-separated option."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} {text!r}: whole numbers separated by commas are needed, such as 2,3,4") from None
 
 
 def main() -> None:
