@@ -61,8 +61,9 @@ def test_hostile_names_stay_text(built):
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;$x_1$D1_coculture" in html
     known = """id class href title alt src style lang charset name content http-equiv rel scope download role tabindex
-        open width height type hidden placeholder data-table data-label viewbox preserveaspectratio x y x1 x2 y1 y2 cx cy
-        r d fill stroke stroke-width opacity overflow transform text-anchor aria-label aria-hidden aria-labelledby"""
+        open width height type hidden placeholder data-table data-label viewbox preserveaspectratio x y x1 x2 y1 y2
+        cx cy r d fill stroke stroke-width opacity overflow transform text-anchor aria-label aria-hidden aria-labelledby
+        """
     assert {attribute for element in page.elements for attribute in element.attributes} <= set(known.split())
 
 
