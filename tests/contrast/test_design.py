@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from immunomod.contrast.design import Contrast, stratum_design
 from immunomod.errors import UserError
 
@@ -29,7 +30,9 @@ def design_of(table: pd.DataFrame, question: Contrast | None = None, cell_class:
 
 
 def test_row_is_read_with_defaults():
-    question = Contrast.from_row(ROW | {"dataset": "a, b", "reference": "x,y", "covariates": "sex , age", "pair_by": ""})
+    question = Contrast.from_row(
+        ROW | {"dataset": "a, b", "reference": "x,y", "covariates": "sex , age", "pair_by": ""}
+    )
     assert question.datasets == ("a", "b")
     assert question.reference == ("x", "y")
     assert question.covariates == ("sex", "age")
@@ -152,7 +155,13 @@ def test_reference_levels_that_both_contain_the_class_are_both_used():
 
 
 def test_msc_are_paired_by_their_own_donors():
-    rows = [("treated", "D1", 50), ("treated", "D2", 50), ("treated", "D3", 50), ("control", "M1", 50), ("control", "M2", 50)]
+    rows = [
+        ("treated", "D1", 50),
+        ("treated", "D2", 50),
+        ("treated", "D3", 50),
+        ("control", "M1", 50),
+        ("control", "M2", 50),
+    ]
     lines = ["M1", "M1", "M2", "M1", "M2"]
     msc = design_of(replicates(*rows, cell_class="MSC", compartment="MSC", msc_donor=lines), cell_class="MSC")
     assert (msc.is_paired, msc.n_pairs, msc.n_test) == (True, 2, 2)
@@ -203,7 +212,9 @@ def test_batch_that_is_the_arm_is_confounded_without_being_asked():
 
 def test_covariates_may_use_up_all_degrees_of_freedom():
     rows = [("treated", "A1", 50), ("treated", "A2", 50), ("control", "B1", 50), ("control", "B2", 50)]
-    design = design_of(replicates(*rows, age=["1", "2", "1", "3"], sex=["f", "m", "m", "m"]), contrast(covariates="age,sex"))
+    design = design_of(
+        replicates(*rows, age=["1", "2", "1", "3"], sex=["f", "m", "m", "m"]), contrast(covariates="age,sex")
+    )
     assert design.status == "unreplicated"
     assert "degree of freedom" in design.reason
 

@@ -7,6 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from scipy import stats
+from scipy.special import gamma
+from statsmodels.stats.multitest import multipletests
+
 from immunomod.contrast.model import (
     VariancePrior,
     benjamini_hochberg,
@@ -18,9 +22,6 @@ from immunomod.contrast.model import (
     relabelling_p,
     sign_flip_p,
 )
-from scipy import stats
-from scipy.special import gamma
-from statsmodels.stats.multitest import multipletests
 
 REFERENCE = Path(__file__).parent / "reference"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from immunomod.contrast.normalise import log2_cpm, tmm_factors
 
 REFERENCE = Path(__file__).parent / "reference"

@@ -6,18 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy import sparse, stats
+
 from immunomod.contrast.design import Contrast
 from immunomod.contrast.program_effects import COLUMNS, applies_to, program_effects
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import UserError
-from scipy import sparse, stats
 
 ROW = {"contrast": "q", "dataset": "ds", "variable": "condition", "test": "treated", "reference": "control"}
-CONTRACT = (
-    "contrast, dataset, cell_class, program, role, n_test, n_reference, n_pairs, cells_test, cells_reference, "
-    "genes_found, genes_total, effect, se, ci_low, ci_high, df, p_value, fdr, hedges_g, p_sign_flip, null_z, "
-    "effect_raw, expected_sign, agrees, status, reason"
-).split(", ")
+CONTRACT = [
+    *("contrast", "dataset", "cell_class", "program", "role", "n_test", "n_reference", "n_pairs", "cells_test"),
+    *("cells_reference", "genes_found", "genes_total", "effect", "se", "ci_low", "ci_high", "df", "p_value", "fdr"),
+    *("hedges_g", "p_sign_flip", "null_z", "effect_raw", "expected_sign", "agrees", "status", "reason"),
+]
 N_GENES = 400
 
 
@@ -83,7 +84,7 @@ def make_pseudobulk(n_donors: int = 4, seed: int = 0, classes: tuple[str, ...] =
 def run(pseudobulk, programmes, seed=1, settings=None, **changes):
     question = Contrast.from_row(ROW | changes)
     return program_effects(
-        question, {name: pseudobulk for name in question.datasets}, programmes, settings or ContrastSettings(), seed
+        question, dict.fromkeys(question.datasets, pseudobulk), programmes, settings or ContrastSettings(), seed
     )
 
 
@@ -282,7 +283,10 @@ def test_several_data_sets_stand_below_each_other(programmes):
 
 
 def test_same_seed_same_numbers_other_seed_other_random_sets(programmes):
-    first, again = run(make_pseudobulk(), programmes, seed=3).effects, run(make_pseudobulk(), programmes, seed=3).effects
+    first, again = (
+        run(make_pseudobulk(), programmes, seed=3).effects,
+        run(make_pseudobulk(), programmes, seed=3).effects,
+    )
     pd.testing.assert_frame_equal(first, again)
     other = run(make_pseudobulk(), programmes, seed=4).effects
     assert not first["null_z"].equals(other["null_z"])

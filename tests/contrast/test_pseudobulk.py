@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from immunomod.contrast.pseudobulk import pseudobulk
 from scipy import sparse
+
+from immunomod.contrast.pseudobulk import pseudobulk
 
 CLASSES = {"T": ("immune", "T"), "MSC": ("MSC", "MSC")}
 

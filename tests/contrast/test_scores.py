@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from immunomod.contrast.scores import effective_library, measure_expression, programme_weights
 
 ARMS = np.array(["reference", "test"] * 4, dtype=object)

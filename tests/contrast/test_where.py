@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+
 from immunomod.contrast.where import evaluate_where
 from immunomod.errors import UserError
 

@@ -32,7 +32,7 @@ class ContrastSettings:
 
     min_cells: int = 10
     min_genes: int = 5
-    min_count: float = 2.0
+    min_count: float = 3.0
     n_random_sets: int = 500
     max_permutations: int = 10_000
     confidence: float = 0.95
