@@ -173,10 +173,10 @@ def _decide(
     name = str(classes[best])
     if score[best] < settings.min_score:
         return UNASSIGNED, float(share[best]), f"no class's markers reach a score of {settings.min_score:g}"
-    if share[best] >= settings.min_confidence:
+    if share[best] > settings.min_confidence:
         return name, float(share[best]), ""
     of_lineage = float(share[lineages == lineages[best]].sum())
-    if of_lineage >= settings.min_confidence:
+    if of_lineage > settings.min_confidence:
         fallback = markers.less_resolved(name)
         if fallback != name:
             return fallback, of_lineage, f"sure of the lineage only; {name} wins {share[best]:.2f} of the bootstraps"
@@ -187,11 +187,12 @@ def _decide(
 def _bootstrap_wins(
     means: NDArray[np.float64], weights: MarkerWeights, n_bootstraps: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Share of the bootstraps in which each class scores highest (rows x classes)."""
+    """Share of the bootstraps in which each class scores highest (rows x classes); ties are shared out."""
     wins = np.zeros((len(means), len(weights.classes)))
     for _ in range(n_bootstraps):
         scores = means @ _signed(weights, generator.exponential(size=len(weights.genes)))
-        wins[np.arange(len(means)), scores.argmax(axis=1)] += 1
+        first = scores >= scores.max(axis=1, keepdims=True) - 1e-9
+        wins += first / first.sum(axis=1, keepdims=True)
     return wins / n_bootstraps
 
 

@@ -16,8 +16,8 @@ class AnnotationSettings:
     Attributes
     ----------
     min_confidence
-        A cluster whose class wins in a smaller share of the marker bootstraps than this falls back to its parent
-        class (``T`` for ``CD4_T`` against ``CD8_T``) or to ``unassigned``.
+        A class has to win in more than this share of the marker bootstraps (0 to below 1); otherwise its cells fall
+        back to the parent class (``T`` for ``CD4_T`` against ``CD8_T``) or to ``unassigned``.
     min_score
         Lowest score (0 to 1; 1: all its markers at their highest) with which a cluster gets any name.
     n_bootstraps
@@ -29,7 +29,7 @@ class AnnotationSettings:
     n_bootstraps: int = 200
 
     def __post_init__(self) -> None:
-        _require(0 <= self.min_confidence <= 1, "annotation", "min_confidence", self.min_confidence, "from 0 to 1")
+        _require(0 <= self.min_confidence < 1, "annotation", "min_confidence", self.min_confidence, "from 0 to below 1")
         _require(0 <= self.min_score <= 1, "annotation", "min_score", self.min_score, "from 0 to 1")
         _require(self.n_bootstraps >= 10, "annotation", "n_bootstraps", self.n_bootstraps, "10 or more")
 
