@@ -44,6 +44,14 @@ def test_defaults_are_filled_and_paths_are_absolute(study, tmp_path, repository)
     assert [row["row"] for row in run.dataset_rows("d")] == [2, 3, 4, 5]
 
 
+def test_a_resolved_config_resolves_to_itself(study, tmp_path):
+    resolved = study(qc={"min_counts": 900}).config
+    assert resolved["qc"]["min_counts"] == resolved["qc"]["enough_counts"] == 900
+    assert resolved["contrast"]["min_cells"] == 10
+    again = load_run(yaml.safe_load(yaml.safe_dump(resolved)), tmp_path).config
+    assert again == resolved
+
+
 def test_the_same_config_gives_the_same_run_twice(study):
     assert study().config == study().config
 
@@ -60,6 +68,12 @@ def test_a_mirror_may_be_a_folder_beside_the_config(study, tmp_path):
     [
         ({"sead": 1}, "'sead' was unexpected.*known are"),
         ({"seed": "one"}, "seed: 'one' is not of type 'integer'"),
+        ({"qc": {"n_mad": 3}}, "qc.n_mad is unknown; the keys are n_mads"),
+        ({"atlas": {"n_neighbors": "many"}}, "atlas.n_neighbors is 'many'; it must be a whole number"),
+        ({"annotation": {"min_score": 7}}, "annotation.min_score is 7; it must be from 0 to 1"),
+        ({"contrast": {"min_cells": 0}}, "contrast.min_cells is 0; it must be 1 or more"),
+        ({"doublets": {"remove": "no"}}, "doublets.remove is 'no'; it must be true or false"),
+        ({"geo": {"speed": 1}}, "unknown settings speed"),
         ({"atlases": {"all": ["e"]}}, "atlases.all: no data set 'e'"),
         ({"atlases": {"a": ["d"], "b": ["d"]}}, "'d' is in atlas 'a' already"),
     ],

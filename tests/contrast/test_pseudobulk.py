@@ -99,7 +99,8 @@ def test_only_cells_of_the_atlas_count_and_under_its_labels(samples, cells):
 
 
 def test_columns_that_are_constant_in_replicates_are_carried_as_text(samples, cells):
-    cells["dose"] = np.where(cells["sample"] == "s1", 0.1, np.nan)
+    cells["dose"] = np.where(cells["sample"] == "s1", "0.1", "")
+    cells["pct_counts_mt"] = np.nan  # a measurement of cells, though it holds one value
     obs = pseudobulk(samples, cells.astype({"sample": "category", "donor": "category", "cell_class": "category"})).obs
     assert set(obs.columns) == {
         *("sample", "donor", "cell_class", "compartment", "lineage", "n_cells", "condition", "time_h", "dose")

@@ -137,9 +137,12 @@ def test_forest_sorts_readouts_by_effect_before_exploratory_ones():
 
 
 def test_forest_marks_controls_significance_and_expected_side():
-    (panel,) = views.forest_panels(contrast(effects(fdr=[0.01], expected_sign=["-"], effect=[1.0])))
+    against = {"fdr": [0.01], "expected_sign": ["-"], "effect": [1.0]}
+    (panel,) = views.forest_panels(contrast(effects(**against, ci_low=[0.5], ci_high=[1.5])))
     (row,) = panel.rows
     assert row.agrees == "no" and row.expected == "down"
+    (panel,) = views.forest_panels(contrast(effects(**against, ci_low=[-0.5], ci_high=[2.5])))
+    assert panel.rows[0].agrees == ""
     assert "M0-7 7 0 0 7-7 0z" in row.drawing and f'fill="{palette.UP}"' in row.drawing
     (panel,) = views.forest_panels(contrast(effects(fdr=[0.5], positive_control=[False])))
     assert "circle" in panel.rows[0].drawing and 'fill="#fff"' in panel.rows[0].drawing
@@ -160,7 +163,9 @@ def test_axis_places_its_ends_inside_the_margins_and_ticks_are_round():
 
 def test_effect_axis_holds_zero_and_every_effect_even_without_values():
     axis = draw.effect_axis(np.array([1.0, 5.0, np.nan]), np.array([0.0, 4.0]), np.array([2.0, 6.0]))
-    assert axis.low < 0 < 5 < axis.high
+    assert axis.low < 0 < 6 < axis.high
+    far = draw.effect_axis(np.array([1.0]), np.array([-50.0]), np.array([52.0]))
+    assert far.low > -3 and far.high < 4
     assert math.isfinite(draw.effect_axis(np.array([]), np.array([]), np.array([])).high)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,11 @@ import jsonschema
 import pandas as pd
 import yaml
 
+from immunomod.acquire import AcquireSettings
+from immunomod.atlas.settings import AtlasSettings
+from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import UserError
+from immunomod.sample.settings import SampleSettings
 from immunomod.sheets import read_contrasts, read_samples, split_list
 from immunomod.tables import REPOSITORY, describe, load_schema
 
@@ -56,6 +60,11 @@ class Run:
         named: dict[str, list[str]] = dict(self.config["atlases"])
         taken = {dataset for datasets in named.values() for dataset in datasets}
         return named | {dataset: [dataset] for dataset in self.datasets if dataset not in taken}
+
+    @cached_property
+    def organisms(self) -> dict[str, str]:
+        """Organism of each data set."""
+        return dict(zip(self.samples["dataset"], self.samples["organism"], strict=True))
 
     def atlas_of(self, dataset: str) -> str:
         """The atlas that holds a data set."""
@@ -121,6 +130,7 @@ def resolve_config(config: Mapping[str, Any], folder: Path, name: str = "config"
     ]
     if faults:
         raise UserError(f"{name}:\n  " + "\n  ".join(faults))
+    resolved |= _resolve_sections(resolved)
     for key in ("samples", "contrasts"):
         resolved[key] = str(folder / resolved[key])
     resolved["programs"] = [str(_shipped_or_own(path, folder)) for path in resolved["programs"]]
@@ -135,6 +145,21 @@ def resolve_config(config: Mapping[str, Any], folder: Path, name: str = "config"
         base_url = tree.as_uri()
     resolved["geo"]["base_url"] = base_url.rstrip("/")
     return resolved
+
+
+def _resolve_sections(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The floors' sections with every default filled in, from the data classes that the floors run on."""
+    AcquireSettings.from_config(config["geo"])
+    sample = SampleSettings.from_config(config["qc"], config["doublets"], config["seed"])
+    atlas = AtlasSettings.from_config(config["atlas"], config["annotation"]).as_dict()
+    annotation = atlas.pop("annotation")
+    return {
+        "qc": sample.as_dict()["qc"],
+        "doublets": sample.as_dict()["doublets"],
+        "atlas": atlas,
+        "annotation": {"markers": config["annotation"]["markers"]} | annotation,
+        "contrast": asdict(ContrastSettings.from_config(config["contrast"])),
+    }
 
 
 def _shipped_or_own(path: str, folder: Path) -> Path:

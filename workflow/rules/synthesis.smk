@@ -11,6 +11,8 @@ rule pool_effects:
             category="Effects",
             labels={"table": "effects pooled over data sets"},
         ),
+    params:
+        organisms=RUN.organisms,
     log:
         "<logs>/pool_effects.log",
     benchmark:

@@ -8,4 +8,4 @@ from immunomod.synthesis.meta import pool_effects
 
 with rule_job(snakemake):
     effects = pd.concat([read_tsv(path) for path in snakemake.input.effects], ignore_index=True)
-    write_tsv(pool_effects(effects), snakemake.output.table)
+    write_tsv(pool_effects(effects, snakemake.params.organisms), snakemake.output.table)

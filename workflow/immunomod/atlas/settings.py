@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from immunomod.errors import UserError
+from immunomod.sections import read_values, require
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,15 @@ class AnnotationSettings:
     n_bootstraps: int = 200
 
     def __post_init__(self) -> None:
-        _require(0 <= self.min_confidence < 1, "annotation", "min_confidence", self.min_confidence, "from 0 to below 1")
-        _require(0 <= self.min_score <= 1, "annotation", "min_score", self.min_score, "from 0 to 1")
-        _require(self.n_bootstraps >= 10, "annotation", "n_bootstraps", self.n_bootstraps, "10 or more")
+        require(0 <= self.min_confidence < 1, "annotation", "min_confidence", self.min_confidence, "from 0 to below 1")
+        require(0 <= self.min_score <= 1, "annotation", "min_score", self.min_score, "from 0 to 1")
+        require(self.n_bootstraps >= 10, "annotation", "n_bootstraps", self.n_bootstraps, "10 or more")
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> Self:
-        """Settings from the configuration's ``annotation`` section; other keys of the section are left alone."""
-        return cls(**_known(cls, section))
+        """Settings from the config's ``annotation`` section; ``markers`` names a folder, which is an input."""
+        values = {name: value for name, value in section.items() if name != "markers"}
+        return cls(**read_values(cls, values, "annotation"))
 
 
 @dataclass(frozen=True)
@@ -68,26 +69,16 @@ class AtlasSettings:
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
 
     def __post_init__(self) -> None:
-        _require(self.n_variable_genes >= 50, "atlas", "n_variable_genes", self.n_variable_genes, "50 or more")
-        _require(self.n_components >= 2, "atlas", "n_components", self.n_components, "2 or more")
-        _require(self.n_neighbors >= 3, "atlas", "n_neighbors", self.n_neighbors, "3 or more")
-        _require(self.leiden_resolution > 0, "atlas", "leiden_resolution", self.leiden_resolution, "above 0")
+        require(self.n_variable_genes >= 50, "atlas", "n_variable_genes", self.n_variable_genes, "50 or more")
+        require(self.n_components >= 2, "atlas", "n_components", self.n_components, "2 or more")
+        require(self.n_neighbors >= 3, "atlas", "n_neighbors", self.n_neighbors, "3 or more")
+        require(self.leiden_resolution > 0, "atlas", "leiden_resolution", self.leiden_resolution, "above 0")
 
     @classmethod
     def from_config(cls, atlas: Mapping[str, Any], annotation: Mapping[str, Any] | None = None) -> Self:
         """Settings from the configuration's ``atlas`` and ``annotation`` sections."""
-        return cls(**_known(cls, atlas), annotation=AnnotationSettings.from_config(annotation or {}))
+        return cls(**read_values(cls, atlas, "atlas"), annotation=AnnotationSettings.from_config(annotation or {}))
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for ``uns`` and provenance."""
         return asdict(self)
-
-
-def _known(cls: type, section: Mapping[str, Any]) -> dict[str, Any]:
-    names = {entry.name for entry in fields(cls)} - {"annotation"}
-    return {name: value for name, value in section.items() if name in names}
-
-
-def _require(holds: bool, section: str, key: str, value: object, expected: str) -> None:
-    if not holds:
-        raise UserError(f"config: {section}.{key} is {value}; it must be {expected}.")

@@ -34,10 +34,10 @@ def pseudobulk(samples: Iterable[str | Path | AnnData], cells: pd.DataFrame) -> 
     Returns
     -------
     AnnData with one row per replicate and cell class, ordered by name. ``obs``: ``sample, donor, cell_class,
-    compartment, lineage, n_cells`` and, as text, every column of ``cells`` that is constant inside each replicate: the
-    sheet's columns (barcodes, clusters and scores vary, and drop out). ``X``: int64 sums (CSR), units x gene symbols;
-    features with the same symbol are added up, genes are the union over samples, and a gene that a sample's file does
-    not list counts zero there. ``var["n_samples"]``: the number of samples that list the gene.
+    compartment, lineage, n_cells`` and every text column of ``cells`` that is constant inside each replicate: the
+    sheet's columns (barcodes vary, and drop out; numbers are measurements of cells). ``X``: int64 sums (CSR), units x
+    gene symbols; features with the same symbol are added up, genes are the union over samples, and a gene that a
+    sample's file does not list counts zero there. ``var["n_samples"]``: the number of samples that list the gene.
 
     Raises
     ------
@@ -103,10 +103,11 @@ def _onto(part: _SampleSums, genes: pd.Index) -> sparse.csr_matrix:
 
 
 def _replicate_columns(cells: pd.DataFrame) -> list[str]:
-    """Columns that hold one value in every replicate: each cell's value equals that of its replicate's first cell."""
+    """Text columns that hold one value in every replicate, as the sheet's do; measurements of cells are numbers."""
     replicate = cells.groupby(["sample", "donor"], observed=True, sort=False).ngroup().to_numpy()
     _, first = np.unique(replicate, return_index=True)
-    names = [str(name) for name in cells if name not in {*UNIT, *CLASS_COLUMNS, "n_cells"}]
+    texts = [str(name) for name in cells if not pd.api.types.is_numeric_dtype(cells[name])]
+    names = [name for name in texts if name not in {*UNIT, *CLASS_COLUMNS, "n_cells"}]
     codes = {name: pd.factorize(cells[name])[0] for name in names}
     return [name for name in names if np.array_equal(codes[name], codes[name][first][replicate])]
 

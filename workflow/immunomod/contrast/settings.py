@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from immunomod.errors import UserError
+from immunomod.sections import read_values, require
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class ContrastSettings:
         Sign flips or relabellings are enumerated up to this many, and drawn at random beyond.
     confidence
         Level of the intervals.
+    allow_unreplicated
+        Run a contrast although the sheet gives an arm one donor only: estimates without p-values. It is a mistake
+        otherwise, found before the run.
     """
 
     min_cells: int = 10
@@ -36,18 +39,15 @@ class ContrastSettings:
     n_random_sets: int = 500
     max_permutations: int = 10_000
     confidence: float = 0.95
+    allow_unreplicated: bool = False
 
     def __post_init__(self) -> None:
         for name, lowest in (("min_cells", 1), ("min_genes", 1), ("n_random_sets", 2), ("max_permutations", 1)):
-            if getattr(self, name) < lowest:
-                raise UserError(f"config, contrast: {name} is {getattr(self, name)}, and must be {lowest} or more.")
-        if not 0 < self.confidence < 1:
-            raise UserError(f"config, contrast: confidence is {self.confidence}, and must lie between 0 and 1.")
-        if self.min_count <= 0:
-            raise UserError(f"config, contrast: min_count is {self.min_count}, and must be above 0.")
+            require(getattr(self, name) >= lowest, "contrast", name, getattr(self, name), f"{lowest} or more")
+        require(0 < self.confidence < 1, "contrast", "confidence", self.confidence, "between 0 and 1")
+        require(self.min_count > 0, "contrast", "min_count", self.min_count, "above 0")
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> ContrastSettings:
-        """The settings in a config's section; keys that belong to others (``allow_unreplicated``) are passed over."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in section.items() if name in known})
+        """The settings in a config's section."""
+        return cls(**read_values(cls, section, "contrast"))

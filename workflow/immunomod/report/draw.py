@@ -43,14 +43,12 @@ class Axis:
 
 
 def effect_axis(effects: NDArray[np.float64], lows: NDArray[np.float64], highs: NDArray[np.float64]) -> Axis:
-    """A scale that holds 0, every effect, and nine in ten interval ends; the rest are drawn as arrows."""
-    values = effects[np.isfinite(effects)]
+    """A scale that holds 0, every effect and every interval; one much wider than the effects ends in an arrow."""
+    values = [0.0, *effects[np.isfinite(effects)]]
+    reach = max(max(values) - min(values), 1.0)
     ends = np.concatenate([lows[np.isfinite(lows)], highs[np.isfinite(highs)]])
-    below, above = [0.0, *values], [0.0, *values]
-    if ends.size:
-        below.append(float(np.quantile(ends, 0.05)))
-        above.append(float(np.quantile(ends, 0.95)))
-    low, high = min(below), max(above)
+    held = [*values, *np.clip(ends, min(values) - reach, max(values) + reach)]
+    low, high = min(held), max(held)
     pad = max(0.05 * (high - low), 0.05)
     return Axis(min(low - pad, -0.3), max(high + pad, 0.3))
 

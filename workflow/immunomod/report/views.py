@@ -527,7 +527,8 @@ def _forest_row(row: Mapping[str, object], axis: draw.Axis) -> ForestRow:
     expected, control = str(row["expected_sign"]), bool(row["positive_control"])
     significant = fdr < FDR_THRESHOLD
     agrees = ""
-    if expected in {"+", "-"} and effect != 0:
+    # A mark beside an effect that may be zero would read as a finding.
+    if expected in {"+", "-"} and (low > 0 or high < 0):
         agrees = "yes" if (effect > 0) == (expected == "+") else "no"
     return ForestRow(
         title=str(row["title"]),
@@ -596,9 +597,10 @@ def _metric_ticks(axis: draw.Axis, log: bool) -> Markup:
             ticks = ticks[:: math.ceil(len(ticks) / 3)]
     else:
         ticks = [(value, f"{value:g}") for value in axis.ticks(3)]
+    placed = [(axis.percent(value), label) for value, label in ticks]
     labels = "".join(
-        f'<text x="{axis.percent(value)}%" y="12" text-anchor="middle" class="tick">{label}</text>'
-        for value, label in ticks
+        f'<text x="{percent}%" y="12" text-anchor="{_anchor(percent)}" class="tick">{label}</text>'
+        for percent, label in placed
     )
     return Markup(f'<svg class="hist" width="100%" height="15" aria-hidden="true">{labels}</svg>')
 
@@ -654,3 +656,8 @@ def natural_key(name: object) -> tuple[tuple[int, int, str], ...]:
     """Sort key in which D2 stands before D10."""
     pieces = re.split(r"(\d+)", str(name))
     return tuple((0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces)
+
+
+def _anchor(percent: float) -> str:
+    """How a label is held so that it stays inside the drawing."""
+    return "end" if percent > 88 else "start" if percent < 12 else "middle"
