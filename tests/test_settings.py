@@ -1,5 +1,6 @@
 """A mistake in the config or the sheets stops a run before its first job, with one message."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -148,3 +149,18 @@ def test_a_broken_or_absent_config_is_one_message(tmp_path):
         load_run_file(tmp_path / "config.yaml")
     with pytest.raises(UserError, match="config"):
         load_run({"sample": "x"}, tmp_path)
+
+
+def test_the_documented_defaults_are_the_real_ones(study, repository):
+    documented = {}
+    text = (repository / "config" / "README.md").read_text(encoding="utf-8")
+    for line in text.split("## config.yaml")[1].splitlines():
+        if match := re.match(r"\| `([a-z_.]+)` \| `(.*?)` \|", line):
+            documented[match[1]] = yaml.safe_load(match[2])
+    resolved = study().config
+    sections = ("qc", "doublets", "atlas", "annotation", "contrast")
+    real = {f"{name}.{key}": value for name in sections for key, value in resolved[name].items()}
+    real |= {key: resolved[key] for key in ("title", "seed", "atlases", "cells_tables")}
+    real["geo.base_url"] = resolved["geo"]["base_url"]
+    shipped = {"programs": ["shipped:programs"], "annotation.markers": "shipped:markers"}
+    assert documented == real | shipped
