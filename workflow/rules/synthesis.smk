@@ -11,13 +11,13 @@ rule pool_effects:
             category="Effects",
             labels={"table": "effects pooled over data sets"},
         ),
-    params:
-        organisms=RUN.organisms,
     log:
         "<logs>/pool_effects.log",
     benchmark:
         "<benchmarks>/pool_effects.tsv"
     conda:
         ENVIRONMENT
+    params:
+        organisms=RUN.organisms,
     script:
         "../scripts/pool_effects.py"

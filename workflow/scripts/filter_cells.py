@@ -1,6 +1,7 @@
 """Filter one sample's cells, find doublets and score programmes."""
 
 from anndata import read_h5ad
+
 from immunomod.files import write_h5ad, write_tsv
 from immunomod.job import rule_job
 from immunomod.programs import load_programs

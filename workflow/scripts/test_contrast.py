@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from anndata import read_h5ad
+
 from immunomod.contrast.run import run_contrast
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.files import write_tsv
