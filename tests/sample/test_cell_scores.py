@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse, stats
 
+from immunomod.programs import load_programs
 from immunomod.sample.scores import MIN_GENES, REGISTRY, score_programs, univariate_linear_model
 
 
@@ -128,3 +130,32 @@ def test_registry_records_are_complete():
     record = REGISTRY["ulm"]
     assert record.run is univariate_linear_model
     assert all((record.citation, record.needs, record.limits))
+
+
+def test_thinning_cells_moves_ulm_less_than_a_mean_of_log_expression(shared):
+    """Co-culture changes how much RNA a cell holds: a score that moves with depth would make effects of it."""
+    cells = anndata.read_h5ad(shared / "data" / "kang" / "kang2000_ctrl_stim_8donors.h5ad")
+    counts = sparse.csr_matrix(cells[(cells.obs["condition"] == "ctrl").to_numpy()].X)
+    thinned = counts.copy()
+    thinned.data = np.random.default_rng(0).binomial(thinned.data, 0.25)
+    symbols = pd.Series(cells.var_names)
+    weights = load_programs().weights("human")
+    full, shallow = (_cp10k(matrix) for matrix in (counts, thinned))
+    ulm = _shift(score_programs(full, symbols, weights), score_programs(shallow, symbols, weights))
+    signed = weights.reindex(symbols).fillna(0.0)
+    means = [pd.DataFrame(matrix @ signed.to_numpy(), columns=signed.columns) for matrix in (full, shallow)]
+    mean_log = _shift(*means)[ulm.index]
+    assert len(ulm) > 30
+    assert ulm.abs().median() < 0.15
+    assert ulm.abs().median() < mean_log.abs().median() / 2
+
+
+def _cp10k(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    depth = np.asarray(counts.sum(axis=1)).ravel()
+    return sparse.csr_matrix(counts.multiply(1e4 / np.maximum(depth, 1)[:, None])).log1p().astype(np.float32)
+
+
+def _shift(full: pd.DataFrame, shallow: pd.DataFrame) -> pd.Series:
+    """Mean shift of each programme's score in units of its spread (Cohen's d)."""
+    spread = np.sqrt((full.var() + shallow.var()) / 2)
+    return ((shallow.mean() - full.mean()) / spread).dropna()
