@@ -32,7 +32,7 @@ demo: env
 ## all tests; those that need a system package skip with a reason where it is absent
 test: lint
 	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
-	$(BIN)/python -m pytest -n $(CORES) -m slow
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m slow
 
 ## the tests that take seconds
 test-fast: .venv/.installed-dev
