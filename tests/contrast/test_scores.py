@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from immunomod.contrast.normalise import tmm_factors
 from immunomod.contrast.scores import effective_library, measure_expression, programme_weights
 
 ARMS = np.array(["reference", "test"] * 4, dtype=object)
@@ -50,6 +51,35 @@ def test_library_is_cleared_of_an_induced_programme():
     counts = rng.poisson(rates / rates.sum(axis=1, keepdims=True) * 200_000).astype(float)
     ratio = counts[:, 60:].sum(axis=1) / effective_library(counts, ARMS)
     assert ratio[ARMS == "test"].mean() == pytest.approx(ratio[ARMS == "reference"].mean(), rel=0.02)
+
+
+def test_a_one_sided_change_leaves_nothing_in_the_libraries_where_trimming_alone_does():
+    rng = np.random.default_rng(3)
+    left = []
+    for _ in range(20):
+        rate = np.exp(rng.normal(0, 1, 1000))
+        change = np.where(np.arange(1000) < 60, 1.8, 0)[None] * (ARMS == "test")[:, None]
+        donors = np.repeat(rng.normal(0, 0.3, (4, 1000)), 2, axis=0)
+        rates = rate * 2 ** (change + donors + rng.normal(0, 0.2, (8, 1000)))
+        counts = rng.poisson(rates / rates.sum(axis=1, keepdims=True) * 100_000).astype(float)
+        true_library = counts.sum(axis=1) / rates.sum(axis=1)
+        libraries = np.array([counts.sum(axis=1) * tmm_factors(counts), effective_library(counts, ARMS)])
+        error = np.log2(libraries / true_library)
+        left.append(error[:, ARMS == "test"].mean(axis=1) - error[:, ARMS == "reference"].mean(axis=1))
+    by_trimming, ours = np.mean(left, axis=0)
+    assert by_trimming > 0.04
+    assert abs(ours) < 0.01
+
+
+def test_the_arms_are_treated_alike():
+    counts = (
+        np.random.default_rng(4).poisson(np.exp(np.random.default_rng(5).normal(3, 1, 500)), (8, 500)).astype(float)
+    )
+    counts[ARMS == "test", :40] *= 4
+    swapped = np.where(ARMS == "test", "reference", "test").astype(object)
+    assert (effective_library(counts, ARMS) == effective_library(counts, swapped)).all()
+    three = np.array(["0.0", "0.5", "1.0", "1.0"] * 2, dtype=object)
+    assert np.isfinite(effective_library(counts, three)).all()
 
 
 def test_few_measured_genes_leave_the_library_as_it_is():

@@ -15,6 +15,13 @@ by a mean of about 2 counts. Untouched programmes were rejected, at a nominal 5%
 depth, in 7.4%, 6.7%, 6.4% and 5.5% at thresholds of 1, 2, 3 and 5; a higher threshold loses programmes of sparsely
 expressed genes to ``low_coverage``. The default is 3. The change of a gene that has next to no counts in one arm
 cannot be known; it enters as log2 of the other arm over half a count, a bound from below on its size.
+
+*Libraries are compared over genes that do not differ between the arms.* Trimming alone leaves part of a one-sided
+change in the factors: a trimmed mean of a skewed distribution lies towards its tail. In the simulated study of the
+demo, where a few per cent of the measured genes change, all mostly upwards in MSC and downwards in T cells, plain TMM
+shifted every untouched programme of MSC by -0.03 log2 and of CD8 T cells by +0.04, a quarter of a standard error
+each, and the planted effects with them. Without the genes whose difference between the arms is an outlier the shifts
+are below 0.01 (``benchmarks/demo_recovery.py``).
 """
 
 from __future__ import annotations
@@ -30,6 +37,8 @@ from immunomod.contrast.normalise import Floats, tmm_factors
 PRIOR_COUNT = 0.5
 WELL_MEASURED = 5.0
 MIN_GENES_FOR_TMM = 50
+OUTLIER = 2.5
+SIGMA_PER_MAD = 1.4826
 
 
 @dataclass(frozen=True)
@@ -83,14 +92,35 @@ def effective_library(counts: Floats, arms: NDArray[np.object_]) -> Floats:
 
     The factors are taken over genes that would be well measured in the shallowest unit. Among sparse genes only those
     with a chance count in the shallower of two libraries are compared, which would make it seem richer than it is.
+    They are taken twice, the second time without the genes that differ between the arms by the first: eliminating
+    differential genes before normalising, Kadota et al., Algorithms for Molecular Biology 2012, 7:5.
     """
     library: Floats = np.maximum(counts.sum(axis=1), 1.0)
-    measured = _highest_rate(counts, library, arms) * library.min() >= WELL_MEASURED
-    within = counts[:, measured].sum(axis=1)
-    if measured.sum() < MIN_GENES_FOR_TMM or not within.all():
+    measured = np.flatnonzero(_highest_rate(counts, library, arms) * library.min() >= WELL_MEASURED)
+    if len(measured) < MIN_GENES_FOR_TMM or not counts[:, measured].sum(axis=1).all():
         return library
-    effective = within * tmm_factors(counts[:, measured])
+    compared = counts[:, measured]
+    first = compared.sum(axis=1) * tmm_factors(compared)
+    steady = compared[:, _do_not_differ(compared, first, arms)]
+    enough = steady.shape[1] >= MIN_GENES_FOR_TMM and steady.sum(axis=1).all()
+    effective = steady.sum(axis=1) * tmm_factors(steady) if enough else first
     return np.asarray(effective * np.exp(np.log(library).mean() - np.log(effective).mean()))
+
+
+def _do_not_differ(counts: Floats, library: Floats, arms: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Per gene, whether every arm's log2 level, relative to the mean of all arms, is like that of most genes.
+
+    Like means within ``OUTLIER`` standard deviations of the median, the deviation being that of a normal distribution
+    with the median absolute deviation found. Arms and directions are treated alike, so that no sign is favoured; an
+    arm's counts are added up first, as the logarithms of small counts are skewed, more so in a shallower arm.
+    """
+    sums = [(counts[arms == arm].sum(axis=0), library[arms == arm].sum()) for arm in sorted(set(arms))]
+    level = np.log2([(total + PRIOR_COUNT) / depth for total, depth in sums])
+    distance = level - level.mean(axis=0)
+    distance = np.abs(distance - np.median(distance, axis=1, keepdims=True))
+    limit = OUTLIER * SIGMA_PER_MAD * np.median(distance, axis=1, keepdims=True)
+    # rounding must not part genes that have the same distance
+    return np.asarray((distance <= limit + 1e-9).all(axis=0))
 
 
 def _highest_rate(counts: Floats, library: Floats, arms: NDArray[np.object_]) -> Floats:
