@@ -189,8 +189,8 @@ def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph
     programs = (
         f"A replicate is one donor in one sample; its counts were summed over the cells of each class (at least "
         f"{settings.min_cells} cells). The score of a programme is the signed mean, over its detected genes (at least "
-        f"{settings.min_genes}), of log2 counts per million, library sizes adjusted by TMM over genes that do not differ "
-        "between the arms. Effects are differences "
+        f"{settings.min_genes}), of log2 counts per million, library sizes adjusted by TMM over genes that do not "
+        "differ between the arms. Effects are differences "
         f"of scores between arms from a linear model, paired by donor where donors are paired, with "
         f"empirical-Bayes moderated variance; intervals are {100 * settings.confidence:g}%. Beside it stand an exact "
         f"sign-flip p-value over donors and a z-value against {settings.n_random_sets:,} random gene sets matched for "
