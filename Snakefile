@@ -36,4 +36,6 @@ rule all:
         "<results>/synthesis/program_meta.tsv",
         "<results>/provenance/versions.tsv",
         collect("<results>/atlas/{atlas}.h5ad", atlas=RUN.atlases),
-        collect("<results>/contrasts/{contrast}/program_effects.tsv", contrast=CONTRASTS),
+        collect("<results>/atlas/{atlas}/{table}.tsv", atlas=RUN.atlases, table=ATLAS_TABLES),
+        collect("<results>/contrasts/{contrast}/{table}.tsv", contrast=CONTRASTS, table=CONTRAST_TABLES),
+        collect("<results>/contrasts/{contrast}/genes", contrast=CONTRASTS),

@@ -1,5 +1,6 @@
 """The workflow as Snakemake sees it: it plans, it lints, and it can be read."""
 
+import re
 import subprocess
 import sys
 
@@ -17,6 +18,16 @@ def test_the_demo_plans_every_floor(repository, tmp_path):
     for rule in ("test_contrast", "pool_effects", "build_report"):
         assert f"rule {rule}:" in plan
     assert plan.count("rule read_counts:") == 12
+
+
+def test_every_table_of_the_contract_is_a_target(repository, tmp_path):
+    """A table that is deleted comes back with the next run, and the report never leaves one out in silence."""
+    plan = snakemake(tmp_path, repository / DEMO, "--dry-run").check().printed
+    targets = next(line for line in plan.split("rule all:")[1].splitlines() if "input:" in line)
+    report = next(line for line in plan.split("rule build_report:")[1].splitlines() if "input:" in line)
+    for table in ("composition", "program_scores", "design", "program_effects", "clusters", "clustering", "genes"):
+        assert re.search(rf"/{table}(\.tsv)?\b", targets), table
+        assert re.search(rf"/{table}(\.tsv)?\b", report), table
 
 
 def test_results_follow_the_path_variable(repository, tmp_path):

@@ -20,6 +20,8 @@ except UserError as error:
 
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
+ATLAS_TABLES = ["integration", "clustering", "clusters"]
+CONTRAST_TABLES = ["program_effects", "program_scores", "program_genes", "composition", "design"]
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 
