@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from immunomod.synthesis.meta import COLUMNS, pool_effects, pool_random_effects, pooled_variances
+from immunomod.synthesis.meta import COLUMNS, pool_effects, pool_random_effects, pooled_variances, read_effects
 
 REFERENCE = Path(__file__).parent / "reference" / "metafor.tsv"
 STUDIES = [group for _, group in pd.read_csv(REFERENCE, sep="\t").groupby("study")]
@@ -129,3 +129,13 @@ def test_type_one_error_is_nominal(k, tau):
         pooled = pool_random_effects(np.array([s.mean() for s in samples]), pooled_variances(se, n - 1, n, n, n))
         rejected += 2 * stats.t.sf(abs(pooled.effect) / pooled.se, k - 1) < 0.05
     assert 0.03 <= rejected / 1000 <= 0.07
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path):
+    table = effects_table([1.0, 1.2, 0.9]).assign(contrast="1e3")
+    table["dataset"] = ["007", "008", "1e3"]
+    table.to_csv(tmp_path / "effects.tsv", sep="\t", index=False)
+    effects = read_effects([tmp_path / "effects.tsv"])
+    assert list(effects["dataset"]) == ["007", "008", "1e3"]
+    pooled = pool_effects(effects, organisms=dict.fromkeys(["007", "008", "1e3"], "mouse"))
+    assert pooled[["contrast", "organism", "k"]].to_numpy().tolist() == [["1e3", "mouse", 3]]

@@ -13,13 +13,16 @@ Thompson, Stat Med 2002, 21:1539 (I2 from tau2 and the typical variance).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, stats
+
+from immunomod.files import read_tsv
 
 Floats = NDArray[np.float64]
 
@@ -77,6 +80,12 @@ def pooled_variances(se: Floats, df: Floats, n_pairs: Floats, n_test: Floats, n_
     per_unit = np.where(paired, 1 / np.where(paired, n_pairs, 1), 1 / n_test + 1 / n_reference)
     pooled = np.sum(df * se**2 / per_unit) / np.sum(df)
     return np.asarray(pooled * per_unit)
+
+
+def read_effects(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """``program_effects.tsv`` of several contrasts, one below the other; a name like ``007`` or ``1e3`` stays text."""
+    names = dict.fromkeys([*KEY, "dataset", "role", "status", "reason"], str)
+    return pd.concat([read_tsv(path, dtype=names) for path in paths], ignore_index=True)
 
 
 def pool_effects(
