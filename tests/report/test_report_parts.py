@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from immunomod.programs import load_programs
 from immunomod.report import draw, palette, views, words
 from immunomod.report.answer import answer, control_verdict, is_coculture, with_fitting_expectations
 from immunomod.report.downloads import Downloads, as_tsv, neutralise
-from immunomod.report.inputs import Contrast, as_bool
+from immunomod.report.inputs import Contrast, as_bool, load_tables
+from support.report_inputs import Study, make_results
 
 SHEET = {
     "contrast": "c", "dataset": "d", "variable": "condition", "test": "co", "reference": "alone", "pair_by": "donor",
@@ -199,6 +201,25 @@ def test_composition_bars_sum_to_the_whole():
     assert part.compartment == "immune"
     assert [round(share) for _, _, share in part.bars[0].segments] == [67, 33]
     assert part.bars[0].n_cells == "3"
+
+
+@pytest.mark.parametrize("samples", [["ctrl", "stim1", "007", "x²"], ["D10_a", "ctrl", "D2_a", "²"]])
+def test_samples_of_any_name_are_drawn_in_natural_order(samples):
+    cells = pd.DataFrame({"sample": samples * 2, "cell_class": ["NK"] * 4 + ["B"] * 4, "compartment": "immune"})
+    (part,) = views.composition_bars(cells)
+    order = {"007": 0, "D2_a": 1, "D10_a": 2, "ctrl": 3, "stim1": 4, "x²": 5, "²": 6}
+    assert [bar.sample for bar in part.bars] == sorted(samples, key=order.__getitem__)
+
+
+def test_a_sheet_that_a_spreadsheet_saved_is_read_as_the_run_reads_it(tmp_path):
+    source = make_results(tmp_path, Study(n_genes=20, cells_per_sample=20, donors=("D1", "D2")))
+    plain = load_tables(source, load_programs())
+    for path in (source.samples_sheet, source.contrasts_sheet):
+        saved = "\r\n".join(f"{line}\t " for line in path.read_text().splitlines())
+        path.write_bytes(f"\ufeff{saved}\r\n# note\r\n".encode())
+    again = load_tables(source, load_programs())
+    pd.testing.assert_frame_equal(again.samples[plain.samples.columns], plain.samples)
+    assert [contrast.sheet["test"] for contrast in again.contrasts] == [c.sheet["test"] for c in plain.contrasts]
 
 
 @pytest.mark.parametrize(

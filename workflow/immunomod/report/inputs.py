@@ -256,5 +256,11 @@ def _read_optional(path: Path) -> pd.DataFrame:
 
 
 def _read_sheet(path: Path) -> pd.DataFrame:
-    """Sheet with every value as text; empty means absent."""
-    return read_tsv(path, dtype=str).fillna("")
+    """Sheet as the run reads it: every value as stripped text, empty where absent; no byte-order mark, no comments.
+
+    The run validated it; what a run took is shown here whatever it holds.
+    """
+    sheet = read_tsv(path, dtype=str, encoding="utf-8-sig").fillna("")
+    sheet = sheet.rename(columns=str.strip).apply(lambda column: column.str.strip())
+    rows: pd.DataFrame = sheet[~sheet.iloc[:, 0].str.startswith("#")].reset_index(drop=True)
+    return rows

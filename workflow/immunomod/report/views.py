@@ -412,7 +412,7 @@ def composition_bars(cells: pd.DataFrame) -> list[Composition]:
         table = pd.crosstab(part["sample"].astype(str), part["cell_class"].astype(str)).reindex(columns=classes)
         conditions = part.groupby(part["sample"].astype(str))["condition"].first() if "condition" in part else {}
         bars = []
-        for sample, row in table.sort_index(key=lambda index: index.map(natural_key)).iterrows():
+        for sample, row in table.loc[sorted(table.index, key=natural_key)].iterrows():
             shares = row / row.sum() * 100
             segments = [(class_label(name), colours[name], float(shares[name])) for name in classes if row[name] > 0]
             description = ", ".join(f"{label} {share:.0f}%" for label, _, share in segments)
@@ -655,7 +655,7 @@ def _cell_text(value: object) -> str:
 def natural_key(name: object) -> tuple[tuple[int, int, str], ...]:
     """Sort key in which D2 stands before D10."""
     pieces = re.split(r"(\d+)", str(name))
-    return tuple((0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces)
+    return tuple((0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces)
 
 
 def _anchor(percent: float) -> str:
