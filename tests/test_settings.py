@@ -125,6 +125,33 @@ def test_two_organisms_in_one_data_set_are_refused(study):
         study(samples=SAMPLES.replace("\t1\t\n", "\t1\tmouse\n"))
 
 
+def test_what_decides_on_files_is_all_that_fetching_depends_on(study):
+    told = SAMPLES.replace("PHA", "IL2").replace("\tD2\t", "\tD3\t")
+    assert study(told).dataset_rows("d") == study().dataset_rows("d")
+    moved = study(SAMPLES.replace("GSM4", "GSM5")).dataset_rows("d")
+    assert [row["source"] for row in moved] == ["GSM1", "GSM2", "GSM3", "GSM5"]
+
+
+def test_a_source_may_start_at_the_users_own_folder(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "counts.h5").touch()
+    assert study(SAMPLES.replace("GSM1", "~/counts.h5")).local_sources("d") == [str(tmp_path / "counts.h5")]
+
+
+def test_a_data_set_named_twice_would_be_pooled_twice(study):
+    with pytest.raises(UserError, match="row 2, column dataset: 'd, d' names a data set twice"):
+        study(contrasts=CONTRASTS.replace("\td\t", "\td, d\t"))
+
+
+def test_lines_of_msc_are_replicates_beside_one_donor_of_immune_cells(study):
+    one_donor = SAMPLES.replace("D2", "D1")
+    with pytest.raises(UserError, match="has 1 donor"):
+        study(one_donor)
+    head, *rows = one_donor.splitlines()
+    lines = ["\t".join([head, "msc_donor"]), *(f"{row}\tM{number % 2}" for number, row in enumerate(rows))]
+    assert len(study("\n".join(lines) + "\n").samples) == 4
+
+
 def test_a_duplicate_sample_is_named(study):
     with pytest.raises(UserError, match="row 5, column sample: sample 'c1' stands already in row 4"):
         study(samples=SAMPLES.replace("c2\t", "c1\t"))

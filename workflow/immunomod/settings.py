@@ -28,6 +28,8 @@ from immunomod.sheets import read_contrasts, read_samples, split_list
 from immunomod.tables import REPOSITORY, describe, load_schema
 
 ACCESSION = re.compile(r"GS[EM][0-9]+")
+#: Columns of the sheet that say where a sample's files are.
+ACQUIRED_BY = ("sample", "dataset", "source", "files", "cells", "cells_lane")
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,15 @@ class Run:
         return {str(name): str(value) for name, value in row.items()}
 
     def dataset_rows(self, dataset: str) -> list[dict[str, Any]]:
-        """The sheet's rows of a data set, each with its number in the file under ``row``."""
+        """What the sheet says of the files of a data set's samples, with each row's number in the file under ``row``.
+
+        Nothing else stands in it, so that a donor or condition that is put right has no file fetched again.
+        """
         rows = self.samples[self.samples["dataset"] == dataset]
+        named = rows[[name for name in ACQUIRED_BY if name in rows]]
         return [
-            {"row": row, **self.sample_row(name)} for row, name in zip(rows.index.tolist(), rows["sample"], strict=True)
+            {"row": int(str(number)), **{str(name): str(value) for name, value in row.items()}}
+            for number, row in named.iterrows()
         ]
 
     def contrast_row(self, contrast: str) -> dict[str, str]:
@@ -98,8 +105,13 @@ class Run:
     def local_sources(self, dataset: str) -> list[str]:
         """Files and folders on this machine that a data set's rows name (not those that GEO serves)."""
         rows = self.samples[self.samples["dataset"] == dataset]
-        named = [self.folder / value for column in ("source", "cells") for value in rows[column] if value]
+        named = [local_path(self.folder, value) for column in ("source", "cells") for value in rows[column] if value]
         return sorted({str(path) for path in named if path.exists()})
+
+
+def local_path(folder: Path, name: str) -> Path:
+    """A file or folder as the sheet names it: from the config's folder, or from the user's own (``~``)."""
+    return folder / Path(name).expanduser()
 
 
 def fill_defaults(value: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,9 +238,9 @@ def _check_atlases(run: Run, name: str) -> None:
 def _check_sources(run: Run) -> None:
     """A source that is no accession must be there before the first job starts."""
     lacking = [
-        f"row {number}, column source: {(run.folder / source).resolve()} does not exist"
+        f"row {number}, column source: {local_path(run.folder, source).resolve()} does not exist"
         for number, source in run.samples["source"].items()
-        if not ACCESSION.fullmatch(source) and not (run.folder / source).exists()
+        if not ACCESSION.fullmatch(source) and not local_path(run.folder, source).exists()
     ]
     if lacking:
         raise UserError(

@@ -40,7 +40,12 @@ def read_contrasts(path: str | Path, samples: pd.DataFrame, allow_unreplicated: 
             if name not in samples:
                 known = ", ".join(samples.columns)
                 raise UserError(f"{place}, column {column}: the samples sheet has no column {name!r}. It has {known}.")
-        for dataset in split_list(row["dataset"]):
+        datasets = split_list(row["dataset"])
+        if len(set(datasets)) < len(datasets):
+            raise UserError(
+                f"{place}, column dataset: {row['dataset']!r} names a data set twice; it would be pooled twice."
+            )
+        for dataset in datasets:
             rows = samples[samples["dataset"] == dataset]
             if rows.empty:
                 known = ", ".join(dict.fromkeys(samples["dataset"]))
@@ -100,7 +105,12 @@ def _check_arms(place: str, row: pd.Series, dataset: str, rows: pd.DataFrame, al
 
 
 def count_replicates(rows: pd.DataFrame) -> int | None:
-    """Donors of some samples; None where a per-cell table names them and the sheet cannot know."""
+    """Donors of some samples; None where a per-cell table names them and the sheet cannot know.
+
+    MSC have donors of their own: where ``msc_donor`` is filled in, several lines held against one donor of immune
+    cells are replicates for the classes of the MSC, and the immune classes say that theirs are not.
+    """
     if (rows["donor"] == "").any():
         return None
-    return int(rows["donor"].nunique())
+    lines = rows["msc_donor"][rows["msc_donor"] != ""].nunique() if "msc_donor" in rows else 0
+    return int(max(rows["donor"].nunique(), lines))
