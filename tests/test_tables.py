@@ -35,6 +35,20 @@ def test_lists_every_fault_with_row_and_column(tmp_path):
     assert "row 4: one of donor, cells must be given" in message
 
 
+@pytest.mark.parametrize("row", [1, 2])
+def test_an_open_quotation_mark_swallows_no_row(tmp_path, row):
+    lines = ["sample\tdataset\tsource\tcondition\tdonor", "a\td\tGSM1\tx\tD1", "b\td\tGSM2\ty\tD2"]
+    lines[row] = lines[row].replace("\td\t", '\t"d\t')
+    with pytest.raises(UserError, match=f"row {row + 1}: a field begins with a quotation mark"):
+        read_table(write(tmp_path, "\n".join(lines)), "samples")
+
+
+def test_only_line_ends_end_a_row(tmp_path):
+    text = 'sample\tdataset\tsource\tcondition\tdonor\r\na\td\tGSM1\tx\u2028y\t5" dish\x85z\r\n'
+    (row,) = read_table(write(tmp_path, text), "samples").to_dict("records")
+    assert (row["condition"], row["donor"]) == ("x\u2028y", '5" dish\x85z')
+
+
 def test_duplicates_name_both_rows(tmp_path):
     path = write(tmp_path, HEADER + "a\td\tGSM1\tx\tD1\nb\td\tGSM2\tx\tD1\na\td\tGSM3\tx\tD2\n")
     with pytest.raises(UserError, match=r"row 4, column sample: sample 'a' stands already in row 2"):

@@ -6,6 +6,7 @@ Used for the sheets (``samples.tsv``, ``contrasts.tsv``), the gene programmes an
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -80,7 +81,7 @@ def read_table(path: str | Path, schema_name: str, unique: Sequence[str] = ()) -
     except UnicodeDecodeError as fault:
         raise UserError(f"{path} is not UTF-8 text ({fault}). Save it as UTF-8, tab-separated.") from None
     schema = load_schema(schema_name)
-    rows = list(csv.reader(text.splitlines(), delimiter="\t"))
+    rows = _split_rows(path, text)
     header = [name.strip() for name in rows[0]] if rows else []
     _check_header(path, header, schema)
 
@@ -122,6 +123,20 @@ def read_table(path: str | Path, schema_name: str, unique: Sequence[str] = ()) -
     if table.empty:
         raise UserError(f"{path} has a header and no rows. Add one row per {schema['title']}.")
     return table
+
+
+def _split_rows(path: Path, text: str) -> list[list[str]]:
+    """The fields of each line. A quotation mark left open would swallow the rows below it, and is refused."""
+    reader = csv.reader(re.split(r"\r\n|\n|\r", text), delimiter="\t")
+    rows: list[list[str]] = []
+    for fields in reader:
+        rows.append(fields)
+        if reader.line_num > len(rows) or any("\t" in field for field in fields):
+            raise UserError(
+                f"{path} row {len(rows)}: a field begins with a quotation mark that the row does not close. Remove it, "
+                "or double it and close the field."
+            )
+    return rows
 
 
 def _check_header(path: Path, header: Sequence[str], schema: Mapping[str, Any]) -> None:
