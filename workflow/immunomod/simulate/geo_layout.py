@@ -286,6 +286,7 @@ def write_run(study: Study, folder: str | Path, base_url: str, series: str = SER
     write_tsv(pd.DataFrame([contrast]), folder / "contrasts.tsv")
     write_text(
         "# A simulated co-culture study; paths are relative to this file.\n"
+        f'title: "Simulated co-culture of {study.settings.n_donors} donors"\n'
         "samples: samples.tsv\n"
         "contrasts: contrasts.tsv\n"
         f"seed: {study.settings.seed}\n"
