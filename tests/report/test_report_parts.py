@@ -25,7 +25,8 @@ def effects(**columns) -> pd.DataFrame:
     base = {
         "dataset": "d", "cell_class": "MSC", "program": "p", "title": "Title", "role": "readout", "status": "tested",
         "reason": "", "effect": 1.0, "ci_low": 0.5, "ci_high": 1.5, "fdr": 0.01, "p_sign_flip": 0.125, "n_pairs": 4.0,
-        "n_test": 4.0, "n_reference": 4.0, "expected_sign": "+", "positive_control": True, "caveat": "",
+        "n_test": 4.0, "n_reference": 4.0, "cells_test": 90.0, "expected_sign": "+", "positive_control": True,
+        "caveat": "",
     }  # fmt: skip
     n_rows = max(len(value) for value in columns.values()) if columns else 1
     return pd.DataFrame({name: columns.get(name, [value] * n_rows) for name, value in base.items()})
@@ -100,6 +101,17 @@ def test_expected_signs_are_dropped_where_the_test_arm_is_no_coculture():
     assert not is_coculture(contrast(effects()), samples)
     assert with_fitting_expectations(contrast(effects()), samples).effects["positive_control"].sum() == 0
     assert with_fitting_expectations(contrast(effects()), SAMPLES).effects["positive_control"].sum() == 1
+
+
+def test_a_coculture_without_replicates_is_a_coculture_still():
+    unsaid = SAMPLES.drop(columns="culture")
+    assert is_coculture(contrast(effects(status=["unreplicated"])), unsaid)
+    assert not is_coculture(contrast(effects(status=["absent"], cells_test=[0.0])), unsaid)
+
+
+def test_an_effect_names_its_data_set_where_there_are_several():
+    told = sentences(effects(dataset=["GSE1", "GSE2"], title=["Licensing", "Licensing"]))
+    assert "Licensing (GSE1): +1.00" in told["MSC"] and "Licensing (GSE2): +1.00" in told["MSC"]
 
 
 def test_donor_changes_equal_brute_force():

@@ -99,7 +99,7 @@ def question(contrast: Contrast) -> str:
 
 
 def is_coculture(contrast: Contrast, samples: pd.DataFrame) -> bool:
-    """Whether the test arm is a co-culture by the sheet's ``culture``; without that column, whether MSC were tested."""
+    """Whether the test arm is a co-culture by the sheet's ``culture``; without that column, whether it holds MSC."""
     variable, levels = contrast.sheet.get("variable", ""), _levels(contrast.sheet.get("test", ""))
     datasets = _levels(contrast.sheet.get("dataset", ""))
     if variable in samples and "culture" in samples and levels:
@@ -107,7 +107,7 @@ def is_coculture(contrast: Contrast, samples: pd.DataFrame) -> bool:
         if (arm["culture"] != "").any():
             return bool((arm["culture"] == "coculture").any())
     effects = contrast.effects
-    return bool(((effects["cell_class"] == "MSC") & (effects["status"] == "tested")).any())
+    return bool(((effects["cell_class"] == "MSC") & (effects["cells_test"] > 0)).any())
 
 
 def with_fitting_expectations(contrast: Contrast, samples: pd.DataFrame) -> Contrast:
@@ -180,6 +180,7 @@ def _what_moved(lead: str, readouts: pd.DataFrame, effects: pd.DataFrame) -> Sen
         return Sentence(lead, f"Cannot tell: {_main_reasons(effects)}.")
     moved = readouts[readouts["fdr"] < FDR_THRESHOLD].sort_values("effect", key=np.abs, ascending=False, kind="stable")
     classes = readouts["cell_class"].nunique()
+    several = readouts["dataset"].nunique() > 1
     across = "" if lead == "MSC" else f" over {plural(classes, 'cell class', 'cell classes')}"
     if moved.empty:
         half_width = float((readouts["ci_high"] - readouts["ci_low"]).median() / 2)
@@ -191,7 +192,7 @@ def _what_moved(lead: str, readouts: pd.DataFrame, effects: pd.DataFrame) -> Sen
             if limit
             else f"Cannot tell. None of {plural(len(readouts), 'test')}{across} reached fdr < {FDR_THRESHOLD}.",
         )
-    named = tuple(_named_effect(row, lead) for row in records(moved.head(N_NAMED)))
+    named = tuple(_named_effect(row, lead, several) for row in records(moved.head(N_NAMED)))
     verb = "programme moved" if len(moved) == 1 else "programmes moved"
     if lead != "MSC":
         verb = "programme-by-class test moved" if len(moved) == 1 else "programme-by-class tests moved"
@@ -199,9 +200,10 @@ def _what_moved(lead: str, readouts: pd.DataFrame, effects: pd.DataFrame) -> Sen
     return Sentence(lead, f"{len(moved)} of {len(readouts)} {verb}{across}.{largest}", named)
 
 
-def _named_effect(row: dict[str, Any], lead: str) -> str:
+def _named_effect(row: dict[str, Any], lead: str, several: bool) -> str:
     effect = float(row["effect"])
     where = "" if lead == "MSC" else f" in {in_class(str(row['cell_class']))}"
+    where += f" ({row['dataset']})" if several else ""
     span = interval(float(row["ci_low"]), float(row["ci_high"]))
     pairs = _replicates(row)
     return f"{row['title']}{where}: {signed(effect)} log2, {fold(effect)} (95% interval {span}; {pairs})."
