@@ -191,3 +191,10 @@ def test_the_documented_defaults_are_the_real_ones(study, repository):
     real["geo.base_url"] = resolved["geo"]["base_url"]
     shipped = {"programs": ["shipped:programs"], "annotation.markers": "shipped:markers"}
     assert documented == real | shipped
+
+
+def test_the_files_of_a_source_folder_are_inputs_of_the_run(study, tmp_path):
+    (tmp_path / "m1").mkdir()
+    (tmp_path / "m1" / "matrix.mtx").write_text("")
+    run = study(samples=SAMPLES.replace("GSM1", "m1").replace("GSM2", "gsm2"))
+    assert run.local_sources("d") == [str(tmp_path / "m1" / "matrix.mtx")]

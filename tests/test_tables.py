@@ -61,6 +61,7 @@ def test_duplicates_name_both_rows(tmp_path):
         ("", "is empty"),
         (HEADER, "no rows"),
         ("sample,dataset,source,condition,donor\na,b,c,d,e\n", "comma-separated, and must be tab-separated"),
+        ("sample;dataset;source;condition;donor\n", "semicolon-separated, and must be tab-separated"),
         ("sample\tsample\n", "'sample' stands more than once"),
         (HEADER + "a\tb\tc\td\te\tf\n", "row 2: 6 fields where the header has 5"),
     ],

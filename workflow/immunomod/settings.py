@@ -27,7 +27,7 @@ from immunomod.sample.settings import SampleSettings
 from immunomod.sheets import read_contrasts, read_samples, split_list
 from immunomod.tables import REPOSITORY, describe, load_schema
 
-ACCESSION = re.compile(r"GS[EM][0-9]+")
+ACCESSION = re.compile(r"GS[EM][0-9]+", re.IGNORECASE)
 #: Columns of the sheet that say where a sample's files are.
 ACQUIRED_BY = ("sample", "dataset", "source", "files", "cells", "cells_lane")
 
@@ -103,10 +103,11 @@ class Run:
         return split_list(self.contrast_row(contrast)["dataset"])
 
     def local_sources(self, dataset: str) -> list[str]:
-        """Files and folders on this machine that a data set's rows name (not those that GEO serves)."""
+        """Files on this machine that a data set's rows name, those of a named folder among them."""
         rows = self.samples[self.samples["dataset"] == dataset]
         named = [local_path(self.folder, value) for column in ("source", "cells") for value in rows[column] if value]
-        return sorted({str(path) for path in named if path.exists()})
+        files = {file for path in named for file in (path, *path.rglob("*")) if file.is_file()}
+        return sorted(map(str, files))
 
 
 def local_path(folder: Path, name: str) -> Path:

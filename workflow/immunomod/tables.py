@@ -147,5 +147,10 @@ def _check_header(path: Path, header: Sequence[str], schema: Mapping[str, Any]) 
         raise UserError(f"{path} row 1: column {repeated[0]!r} stands more than once in the header.")
     lacking = [name for name in schema["required"] if name not in header]
     if lacking:
-        separators = "; the file looks comma-separated, and must be tab-separated" if "," in header[0] else ""
-        raise UserError(f"{path} row 1: column {', '.join(lacking)} is missing from the header{separators}.")
+        names = {",": "comma", ";": "semicolon"}
+        looks = [
+            f"; the file looks {names[sign]}-separated, and must be tab-separated"
+            for sign in names
+            if sign in header[0]
+        ]
+        raise UserError(f"{path} row 1: column {', '.join(lacking)} is missing from the header{''.join(looks[:1])}.")

@@ -22,7 +22,8 @@ rule build_atlas:
         "<benchmarks>/build_atlas/{atlas}.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    # one thread: sums in another order would make other clusters of the same cells on another number of cores
+    threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: max(4000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 120 * attempt,

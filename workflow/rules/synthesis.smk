@@ -19,5 +19,6 @@ rule pool_effects:
         ENVIRONMENT
     params:
         organisms=RUN.organisms,
+        confidence=RUN.config["contrast"]["confidence"],
     script:
         "../scripts/pool_effects.py"

@@ -5,5 +5,6 @@ from immunomod.job import rule_job
 from immunomod.synthesis.meta import pool_effects, read_effects
 
 with rule_job(snakemake):
+    params = snakemake.params
     effects = read_effects(snakemake.input.effects)
-    write_tsv(pool_effects(effects, snakemake.params.organisms), snakemake.output.table)
+    write_tsv(pool_effects(effects, params.organisms, params.confidence), snakemake.output.table)
