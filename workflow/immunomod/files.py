@@ -65,7 +65,7 @@ def read_tsv(path: str | Path, **options: Any) -> pd.DataFrame:
 
 
 def write_h5ad(adata: AnnData, path: str | Path) -> None:
-    """Write ``adata`` uncompressed: 30 times faster than gzip at three times the size (docs/performance.md)."""
+    """Write ``adata`` uncompressed: intermediate files are read several times, and gzip costs more time than disk."""
     logging.getLogger("anndata").setLevel(logging.WARNING)  # it would print a line per text column
     with atomic_path(path) as temporary:
         adata.write_h5ad(temporary)
