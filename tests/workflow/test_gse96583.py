@@ -34,7 +34,7 @@ counts <- as.matrix(read.delim(arguments[1], row.names = 1, check.names = FALSE)
 units <- read.delim(arguments[2], colClasses = "character")
 design <- model.matrix(~ units$donor + factor(units$condition, levels = c("ctrl", "stim")))
 y <- DGEList(counts)
-y <- y[filterByExpr(y, design), , keep.lib.sizes = FALSE]
+y <- y[filterByExpr(y, group = units$condition), , keep.lib.sizes = FALSE]
 y <- estimateDisp(calcNormFactors(y), design)
 found <- topTags(glmQLFTest(glmQLFit(y, design)), n = Inf, sort.by = "none")$table
 write.table(data.frame(gene = rownames(found), found), arguments[3], sep = "\\t", quote = FALSE, row.names = FALSE)
