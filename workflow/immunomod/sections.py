@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 from immunomod.errors import UserError
-
-Section = TypeVar("Section")
 
 #: The annotations that a setting may have, in words, and which values from YAML fit them.
 _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {

@@ -35,8 +35,6 @@ from scipy import sparse
 from immunomod.contrast.where import evaluate_where, is_level
 from immunomod.errors import UserError
 
-__all__ = ["Contrast", "Design", "evaluate_where", "stratum_design"]
-
 Floats = NDArray[np.float64]
 
 MIN_SHARE_OF_REFERENCE = 0.1
