@@ -19,13 +19,15 @@ class LibraryFiles:
     """The files among which one library's counts lie.
 
     ``own`` belong to the library alone, ``shared`` to the whole data set (a feature table given once per series).
-    ``patterns`` of file names, from the sheet's column ``files``, decide where several files would do.
+    ``patterns`` of file names, from the sheet's column ``files``, decide where several files would do. ``cells`` are
+    patterns of cell names, from its column ``barcodes``: which cells of a combined matrix are the library's.
     """
 
     sample: str
     own: tuple[SniffedFile, ...]
     shared: tuple[SniffedFile, ...] = ()
     patterns: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
 
     def is_named(self, file: SniffedFile) -> bool:
         """Whether one of the patterns fits the file's name, or the end of its path."""
@@ -53,7 +55,8 @@ class LibraryCounts:
     barcodes
         One name per cell.
     features
-        One row per feature; columns ``gene_id``, ``gene_symbol``, ``feature_type`` (str, empty where unknown).
+        One row per feature; columns ``gene_id``, ``gene_symbol``, ``feature_type`` (str, empty where unknown), and
+        ``genome`` (such as ``mm10``) where one matrix holds several.
     used
         What each file served as, in reading order.
     decisions
@@ -68,12 +71,36 @@ class LibraryCounts:
 
 
 @dataclass(frozen=True)
+class LibraryHead:
+    """What can be said of a library without reading its counts, in seconds at most.
+
+    Parameters
+    ----------
+    n_cells, n_features
+        Size of the matrix; None where only a whole reading tells.
+    features
+        As in :class:`LibraryCounts`; None where only a whole reading tells.
+    barcodes
+        Names of the cells, perhaps the first ones only; None where only a whole reading tells.
+    used, decisions
+        As in :class:`LibraryCounts`.
+    """
+
+    n_cells: int | None
+    n_features: int | None
+    features: pd.DataFrame | None
+    barcodes: pd.Index | None
+    used: dict[SniffedFile, str]
+    decisions: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Layout:
     """One way in which a library's counts are laid out in files.
 
     ``recognise`` returns the files that hold a matrix of this layout (empty: not this layout); ``run`` reads the one
-    that is chosen, with whatever companions it needs from the rest. A layout of ``last_resort`` is taken only where no
-    other is found.
+    that is chosen, with whatever companions it needs from the rest; ``peek`` says what its headers tell, and raises
+    what ``run`` would raise on them. A layout of ``last_resort`` is taken only where no other is found.
     """
 
     name: str
@@ -82,6 +109,7 @@ class Layout:
     limits: str
     recognise: Callable[[LibraryFiles], Sequence[SniffedFile]]
     run: Callable[[SniffedFile, LibraryFiles], LibraryCounts]
+    peek: Callable[[SniffedFile, LibraryFiles], LibraryHead] | None = None
     last_resort: bool = False
 
 

@@ -1,13 +1,16 @@
 """What a file really holds, told from its bytes: names on GEO are no guide (``.txt.gz`` may be a MatrixMarket file).
 
-:func:`sniff` looks at the first kilobytes only. :func:`open_text` and :func:`open_bytes` undo gzip by its magic number,
-never by the name, and :func:`reading` turns the many ways in which a damaged file fails into one message.
+:func:`sniff` looks at the first kilobytes only. :func:`open_text` and :func:`open_bytes` undo gzip and its kin by
+their magic numbers, never by the name, and :func:`reading` turns the many ways in which a damaged file fails into one
+message.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import re
 import zlib
 from collections.abc import Iterator
@@ -15,6 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import cast
+
+from isal import igzip, isal_zlib
 
 from immunomod.errors import UserError
 
@@ -22,7 +28,9 @@ _HEAD_BYTES = 1 << 16
 _MAGIC_GZIP = b"\x1f\x8b"
 _MAGIC_HDF5 = b"\x89HDF\r\n\x1a\n"
 _MAGIC_ZIP = b"PK\x03\x04"
+_MAGIC_BZIP2 = b"BZh"
 _MAGIC_XZ = b"\xfd7zXZ"
+_DAMAGED: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error, lzma.LZMAError)
 _RDS_HEADS = (b"X\n\x00\x00", b"A\n", b"RDX", b"RDA")
 
 
@@ -71,19 +79,26 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: no such file; check the path, or delete the data set's manifest and run again"
         ) from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise UserError(
-            f"{path}: the gzip data are truncated or corrupt ({error}); delete this file and fetch it again"
+            f"{path}: the compressed data are truncated or corrupt ({error}); delete this file and fetch it again"
         ) from None
     except (OSError, ValueError, OverflowError, KeyError) as error:
         raise UserError(f"{path}: cannot be read ({error}); the file may be cut short: fetch it again") from None
 
 
-def open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
-    """Open ``path`` for reading decompressed bytes."""
+def open_bytes(path: Path) -> io.BufferedReader:
+    """Open ``path`` for reading decompressed bytes: gzip, bzip2, xz or plain, told by the first bytes.
+
+    gzip goes through ISA-L, which inflates several times faster than zlib.
+    """
     with path.open("rb") as handle:
-        compressed = handle.read(2) == _MAGIC_GZIP
-    return gzip.open(path, "rb") if compressed else path.open("rb")
+        head = handle.read(6)
+    if head.startswith(_MAGIC_GZIP):
+        return cast(io.BufferedReader, igzip.open(path, "rb"))
+    if head.startswith(_MAGIC_BZIP2):
+        return cast(io.BufferedReader, bz2.open(path, "rb"))
+    return cast(io.BufferedReader, lzma.open(path, "rb")) if head.startswith(_MAGIC_XZ) else path.open("rb")
 
 
 def open_text(path: Path) -> io.TextIOWrapper:
@@ -130,8 +145,8 @@ def sniff(path: Path) -> SniffedFile:
         with open_bytes(path) as stream:
             while len(head) < _HEAD_BYTES and (part := stream.read1(_HEAD_BYTES - len(head))):
                 head += part
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        damage = f"{path}: the gzip data are truncated or corrupt ({error}); delete this file and fetch it again"
+    except _DAMAGED as error:
+        damage = f"{path}: the compressed data are truncated or corrupt ({error}); delete this file and fetch it again"
     kind = _kind_of(head)
     lines = _complete_lines(head, whole=len(head) < _HEAD_BYTES) if kind in (Kind.TABLE, Kind.MATRIX_MARKET) else ()
     return SniffedFile(path, kind, lines, damage)
