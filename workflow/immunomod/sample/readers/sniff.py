@@ -30,7 +30,13 @@ _MAGIC_HDF5 = b"\x89HDF\r\n\x1a\n"
 _MAGIC_ZIP = b"PK\x03\x04"
 _MAGIC_BZIP2 = b"BZh"
 _MAGIC_XZ = b"\xfd7zXZ"
-_DAMAGED: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error, lzma.LZMAError)
+_DAMAGED: tuple[type[Exception], ...] = (
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+    cast(type[Exception], isal_zlib.error),
+    lzma.LZMAError,
+)
 _RDS_HEADS = (b"X\n\x00\x00", b"A\n", b"RDX", b"RDA")
 
 
@@ -95,7 +101,7 @@ def open_bytes(path: Path) -> io.BufferedReader:
     with path.open("rb") as handle:
         head = handle.read(6)
     if head.startswith(_MAGIC_GZIP):
-        return cast(io.BufferedReader, igzip.open(path, "rb"))
+        return cast(io.BufferedReader, igzip.IGzipFile(path, "rb"))  # type: ignore[no-untyped-call]
     if head.startswith(_MAGIC_BZIP2):
         return cast(io.BufferedReader, bz2.open(path, "rb"))
     return cast(io.BufferedReader, lzma.open(path, "rb")) if head.startswith(_MAGIC_XZ) else path.open("rb")
