@@ -6,7 +6,12 @@ import tomllib
 import pytest
 import yaml
 
-CONDA_NAMES = {"igraph": "python-igraph", "matplotlib": "matplotlib-base", "snakemake": "snakemake-minimal"}
+CONDA_NAMES = {
+    "igraph": "python-igraph",
+    "isal": "python-isal",
+    "matplotlib": "matplotlib-base",
+    "snakemake": "snakemake-minimal",
+}
 
 
 @pytest.fixture
