@@ -20,6 +20,7 @@ import pandas as pd
 import yaml
 
 from immunomod.acquire import AcquireSettings
+from immunomod.acquire.plan import split_sources
 from immunomod.atlas.settings import AtlasSettings
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import UserError
@@ -29,7 +30,7 @@ from immunomod.tables import REPOSITORY, describe, load_schema
 
 ACCESSION = re.compile(r"GS[EM][0-9]+", re.IGNORECASE)
 #: Columns of the sheet that say where a sample's files are.
-ACQUIRED_BY = ("sample", "dataset", "source", "files", "cells", "cells_lane")
+ACQUIRED_BY = ("sample", "dataset", "source", "files", "cells", "cells_lane", "barcodes")
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Run:
     def local_sources(self, dataset: str) -> list[str]:
         """Files on this machine that a data set's rows name, those of a named folder among them."""
         rows = self.samples[self.samples["dataset"] == dataset]
-        named = [local_path(self.folder, value) for column in ("source", "cells") for value in rows[column] if value]
+        sources = [source for value in rows["source"] for source in split_sources(value, self.folder)]
+        named = [local_path(self.folder, value) for value in (*sources, *rows["cells"]) if value]
         files = {file for path in named for file in (path, *path.rglob("*")) if file.is_file()}
         return sorted(map(str, files))
 
@@ -240,7 +242,8 @@ def _check_sources(run: Run) -> None:
     """A source that is no accession must be there before the first job starts."""
     lacking = [
         f"row {number}, column source: {local_path(run.folder, source).resolve()} does not exist"
-        for number, source in run.samples["source"].items()
+        for number, sources in run.samples["source"].items()
+        for source in split_sources(sources, run.folder)
         if not ACCESSION.fullmatch(source) and not local_path(run.folder, source).exists()
     ]
     if lacking:

@@ -24,23 +24,14 @@ from immunomod.acquire.download import (
     receipt_path,
     utc_time,
 )
-from immunomod.acquire.geo import GeoSite, RemoteFile, is_accession, parse_accession
-from immunomod.acquire.select import (
-    COMPANIONS,
-    ChoiceError,
-    choose_for_sample,
-    choose_for_series,
-    counts_names,
-    list_names,
-    matches,
-    role_of,
-    split_patterns,
-)
+from immunomod.acquire.geo import GeoSite, RemoteFile
+from immunomod.acquire.plan import CELLS, Pick, pick_row, refuse_same_matrix, sheet_rows
+from immunomod.acquire.select import counts_names, list_names, matches
 from immunomod.errors import UserError
 from immunomod.files import write_tsv
 
 MANIFEST_COLUMNS = ["dataset", "sample", "file", "path", "url", "bytes", "sha256", "retrieved", "role"]
-COUNTS, CELLS, METADATA = "counts", "cells", "metadata"
+METADATA = "metadata"
 
 
 @dataclass(frozen=True)
@@ -65,28 +56,6 @@ class AcquireSettings:
 
 
 @dataclass(frozen=True)
-class SheetRow:
-    """What a row of the sample sheet says about where its sample's files are, and where the row stands."""
-
-    sheet: str
-    number: object
-    sample: str
-    source: str
-    files: str = ""
-    cells: str = ""
-    cells_lane: str = ""
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """The glob patterns of column ``files``."""
-        return split_patterns(self.files)
-
-    def error(self, column: str, problem: object) -> UserError:
-        """A user's mistake in this row."""
-        return UserError(f"{self.sheet} row {self.number}, column {column}: {problem}")
-
-
-@dataclass(frozen=True)
 class Acquired:
     """A file on disk that a reader can open. ``inner`` is its path inside the archive it came from."""
 
@@ -96,25 +65,6 @@ class Acquired:
     sha256: str
     retrieved: str
     inner: str = ""
-
-
-@dataclass(frozen=True)
-class _Pick:
-    """A file chosen for a sample; ``source`` is where to get it. ``shared`` marks what samples may have in common."""
-
-    row: SheetRow
-    role: str
-    source: RemoteFile | Path
-    shared: bool
-
-
-def sheet_rows(samples: pd.DataFrame, sheet: str) -> list[SheetRow]:
-    """The rows of a sample sheet (all values str; index = row number in the file)."""
-    columns = ("sample", "source", "files", "cells", "cells_lane")
-    return [
-        SheetRow(sheet, number, **{key: str(row[key]).strip() for key in columns if key in row.index})
-        for number, row in samples.iterrows()
-    ]
 
 
 def acquire_dataset(
@@ -161,8 +111,8 @@ def acquire_dataset(
     rows = sheet_rows(samples, sheet)
     client = Client(settings.transfer)
     site = GeoSite(base_address(base_url), client, folder / "files" / "metadata")
-    picks = [pick for row in rows for pick in _pick_row(row, dataset, site, sheet_folder)]
-    _refuse_same_matrix(picks)
+    picks = [pick for row in rows for pick in pick_row(row, dataset, site, sheet_folder)]
+    refuse_same_matrix(picks)
     store = _Store(client, folder / "files", settings.limits)
     entries = [(pick, file) for pick in picks for file in _collect(pick, store)]
     write_tsv(_metadata(dataset, site, store), folder / "metadata.tsv")
@@ -174,140 +124,6 @@ def base_address(base_url: str) -> str:
     if "://" in base_url:
         return base_url.rstrip("/")
     return Path(base_url).expanduser().resolve().as_uri()
-
-
-def _series_of(row: SheetRow, dataset: str) -> str | None:
-    """The series to ask about a row: its source, or else its dataset."""
-    for text in (row.source, dataset):
-        if is_accession(text) and parse_accession(text).startswith("GSE"):
-            return parse_accession(text)
-    return None
-
-
-def _pick_row(row: SheetRow, dataset: str, site: GeoSite, sheet_folder: Path) -> list[_Pick]:
-    """The files of one row, chosen but not fetched."""
-    if not row.source:
-        raise row.error("source", "it is empty; write a path, a GSM or a GSE accession")
-    if is_accession(row.source):
-        counts, offered = _pick_remote(row, dataset, site)
-    else:
-        counts, offered = _pick_local(row, sheet_folder), []
-        if row.cells and not _local_cells(row, sheet_folder).is_file() and _series_of(row, dataset):
-            offered = _offered(row, site, _series_of(row, dataset), [])
-    cells = [_pick_cells(row, sheet_folder, offered)] if row.cells else []
-    taken = {pick.source for pick in cells}
-    counts = [pick for pick in counts if pick.source not in taken]
-    if not counts:
-        raise row.error("source", f"{row.source} offers no file that could hold counts")
-    return [*counts, *cells]
-
-
-def _pick_remote(row: SheetRow, dataset: str, site: GeoSite) -> tuple[list[_Pick], list[RemoteFile]]:
-    try:
-        accession = parse_accession(row.source)
-        series = _series_of(row, dataset)
-        listing = site.series_listing(series) if series else None
-        own = () if accession.startswith("GSE") else site.sample_files(accession, series)
-    except UserError as error:
-        raise row.error("source", error) from error
-    at_series = list(listing.own) if listing else []
-    members = list(listing.members) if listing else []
-    try:
-        if accession.startswith("GSE"):
-            chosen = choose_for_series(at_series, members, row.patterns, _known_as(row, site, accession))
-        else:
-            chosen = choose_for_sample(own, at_series, row.patterns)
-    except ChoiceError as error:
-        raise row.error("files", f"{row.source}: {error}") from None
-    picks = [
-        _Pick(row, COUNTS, file, file.owner == series and role_of(file.name) in COMPANIONS)
-        for file in dict.fromkeys(chosen)
-    ]
-    return picks, [*own, *at_series, *members]
-
-
-def _known_as(row: SheetRow, site: GeoSite, series: str) -> tuple[str, ...]:
-    """Accessions of the series' samples whose accession or title is the row's sample name."""
-    return tuple(
-        sample.accession for sample in site.series(series).samples if row.sample in (sample.accession, sample.title)
-    )
-
-
-def _offered(row: SheetRow, site: GeoSite, series: str | None, own: Sequence[RemoteFile]) -> list[RemoteFile]:
-    if series is None:
-        return list(own)
-    try:
-        listing = site.series_listing(series)
-    except UserError as error:
-        raise row.error("cells", error) from error
-    return [*own, *listing.own, *listing.members]
-
-
-def _local_cells(row: SheetRow, sheet_folder: Path) -> Path:
-    return sheet_folder / Path(row.cells).expanduser()
-
-
-def _pick_cells(row: SheetRow, sheet_folder: Path, offered: Sequence[RemoteFile]) -> _Pick:
-    path = _local_cells(row, sheet_folder)
-    if path.is_file():
-        return _Pick(row, CELLS, path, shared=True)
-    found = [file for file in offered if file.name == row.cells or matches(file.name, [row.cells])]
-    if len(found) == 1:
-        return _Pick(row, CELLS, found[0], shared=True)
-    if found:
-        raise row.error("cells", f"{row.cells} fits several files: {list_names(file.name for file in found)}")
-    series = f", and the series offers {list_names(file.name for file in offered)}" if offered else ""
-    raise row.error("cells", f"there is no file {path}{series}")
-
-
-def _pick_local(row: SheetRow, sheet_folder: Path) -> list[_Pick]:
-    path = sheet_folder / Path(row.source).expanduser()
-    if path.is_dir():
-        names = _local_names(path)
-        chosen = [name for name in names if matches(name, row.patterns)] if row.patterns else counts_names(names)
-        if row.patterns and not chosen:
-            chosen = [name for name in names if is_archive_name(name)]
-        if not chosen:
-            fits = f"fits {row.files}" if row.patterns else "could hold counts"
-            raise row.error(
-                "files" if row.patterns else "source", f"no file in {path} {fits}; there are {list_names(names)}"
-            )
-        return [_Pick(row, COUNTS, path / name, shared=False) for name in chosen]
-    if path.is_file():
-        return [_Pick(row, COUNTS, file, shared=False) for file in [path, *_triplet_siblings(path)]]
-    raise row.error("source", f"there is no file or folder {path}, and {row.source!r} is no GEO accession")
-
-
-def _local_names(folder: Path) -> list[str]:
-    """Paths of the files below a folder, relative to it, hidden ones left out."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
-
-
-def _triplet_siblings(matrix: Path) -> list[Path]:
-    """The features and barcodes tables beside a lone mtx file: those with the same beginning of the name."""
-    head, found, _ = matrix.name.partition("matrix.mtx")
-    if not found:
-        head, found, _ = matrix.name.partition(".mtx")
-    if not found:
-        return []
-    beside = sorted(path for path in matrix.parent.iterdir() if path.is_file() and path != matrix)
-    return [path for path in beside if path.name.startswith(head) and role_of(path.name) in COMPANIONS]
-
-
-def _refuse_same_matrix(picks: Sequence[_Pick]) -> None:
-    """One matrix cannot be all of two samples, unless patterns or a per-cell table's lane say that it is shared."""
-    first: dict[RemoteFile | Path, SheetRow] = {}
-    for pick in picks:
-        if pick.role != COUNTS or pick.shared or pick.row.files or pick.row.cells_lane:
-            continue
-        other = first.setdefault(pick.source, pick.row)
-        if other is not pick.row:
-            raise pick.row.error(
-                "files",
-                f"its source gives the same file ({pick.source.name}) as row {other.number}; say in column files "
-                "which files are whose, or in column cells_lane which cells of a per-cell table",
-            )
 
 
 class _Store:
@@ -386,7 +202,7 @@ def _member(folder: Path, member: Member, url: str, retrieved: str) -> Acquired:
     return Acquired(folder / member.name, address, member.bytes, member.sha256, retrieved, member.name)
 
 
-def _collect(pick: _Pick, store: _Store) -> list[Acquired]:
+def _collect(pick: Pick, store: _Store) -> list[Acquired]:
     """Bring a chosen file to disk; of an archive, the files that the row's patterns name."""
     source = pick.source
     try:
@@ -419,7 +235,7 @@ def _line(dataset: str, sample: str, file: Acquired, role: str) -> dict[str, obj
     }
 
 
-def _manifest(dataset: str, entries: Sequence[tuple[_Pick, Acquired]], samples: set[str]) -> pd.DataFrame:
+def _manifest(dataset: str, entries: Sequence[tuple[Pick, Acquired]], samples: set[str]) -> pd.DataFrame:
     users: dict[tuple[str, Path], set[str]] = {}
     for pick, file in entries:
         users.setdefault((pick.role, file.path), set()).add(pick.row.sample)
