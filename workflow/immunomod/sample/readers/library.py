@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from immunomod.errors import UserError
 from immunomod.sample.readers.sniff import Kind, SniffedFile
 
 
@@ -114,34 +112,8 @@ class Layout:
 
 
 def integer_counts(library: LibraryCounts, where: str) -> sparse.csr_matrix:
-    """Return the matrix as canonical int32 CSR (sorted indices, no stored zero, no duplicate entry).
+    """The matrix as :func:`immunomod.sample.readers.counts.integer_counts` checks and makes it, by its defaults."""
+    from immunomod.sample.readers import counts
 
-    Raises
-    ------
-    UserError
-        Where a value is negative, fractional, missing, or does not fit: normalised values carry no counting noise, and
-        every later step (doublets, pseudobulk, variable genes) needs it.
-    """
-    matrix = library.matrix
-    values = matrix.data
-    if values.dtype.kind == "f":
-        bad = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)) | (values < 0))
-    else:
-        bad = np.flatnonzero(values < 0) if values.dtype.kind == "i" else np.empty(0, dtype=np.int64)
-    if bad.size:
-        cell = int(np.searchsorted(matrix.indptr, bad[0], side="right") - 1)
-        feature = library.features.iloc[int(matrix.indices[bad[0]])]
-        gene = feature["gene_symbol"] or feature["gene_id"]
-        raise UserError(
-            f"{where}: holds values that are not counts ({values[bad[0]]:g} for {gene} in cell "
-            f"{library.barcodes[cell]}; {bad.size:,} of {values.size:,} values); normalised or scaled data cannot be "
-            "used. Point `source` (or `files`) at the raw counts, or leave the sample out"
-        )
-    if values.size and float(values.max()) > np.iinfo(np.int32).max:
-        raise UserError(f"{where}: holds a value above 2^31 ({values.max():g}); these are not UMI or read counts")
-    counts = sparse.csr_matrix(
-        (values.astype(np.int32, copy=False), matrix.indices, matrix.indptr), shape=matrix.shape, copy=False
-    )
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
-    return counts
+    counts.integer_counts(library, where, counts.ReadingSettings())
+    return library.matrix
