@@ -25,6 +25,18 @@ def test_reads_fields_as_stripped_strings_with_row_numbers(tmp_path):
     assert (table["stimulus"] == "").all()
 
 
+def test_comments_may_stand_anywhere_and_row_numbers_stay_those_of_the_file(tmp_path):
+    text = (
+        '# what is what\n#\t"open\n\n'
+        + HEADER
+        + '# "\t\ta\n  # b\na\td\tGSM1\tx\tD1\n"#b"\td\tGSM2\nc\td\tGSM3\ty\tD2\n'
+    )
+    table = read_table(write(tmp_path, text), "samples")
+    assert table["sample"].to_dict() == {7: "a", 9: "c"}
+    with pytest.raises(UserError, match=r"row 3: the header lacks column source"):
+        read_table(write(tmp_path, "#\n#\nsample\tdataset\tcondition\n"), "samples")
+
+
 def test_lists_every_fault_with_row_and_column(tmp_path):
     path = write(tmp_path, HEADER + "../a\td\tGSM1\tx\tD1\nb\td\t\tx\tD1\nc\td\tGSM3\tx\n")
     with pytest.raises(UserError) as caught:

@@ -228,7 +228,7 @@ def test_a_sheet_that_a_spreadsheet_saved_is_read_as_the_run_reads_it(tmp_path):
     plain = load_tables(source, load_programs())
     for path in (source.samples_sheet, source.contrasts_sheet):
         saved = "\r\n".join(f"{line}\t " for line in path.read_text().splitlines())
-        path.write_bytes(f"\ufeff{saved}\r\n# note\r\n".encode())
+        path.write_bytes(f"\ufeff# what the columns are\r\n{saved}\r\n# note\r\n".encode())
     again = load_tables(source, load_programs())
     pd.testing.assert_frame_equal(again.samples[plain.samples.columns], plain.samples)
     assert [contrast.sheet["test"] for contrast in again.contrasts] == [c.sheet["test"] for c in plain.contrasts]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def read_table(path: str | Path, schema_name: str, unique: Sequence[str] = ()) -
     Returns
     -------
     All fields as stripped strings (empty for absent), every column of the schema present; the index is the row's
-    number in the file, where the header is row 1.
+    number in the file, counted from 1. Lines that begin with ``#`` are comments, above the header too.
 
     Raises
     ------
@@ -81,18 +81,17 @@ def read_table(path: str | Path, schema_name: str, unique: Sequence[str] = ()) -
     except UnicodeDecodeError as fault:
         raise UserError(f"{path} is not UTF-8 text ({fault}). Save it as UTF-8, tab-separated.") from None
     schema = load_schema(schema_name)
-    rows = _split_rows(path, text)
-    header = [name.strip() for name in rows[0]] if rows else []
-    _check_header(path, header, schema)
+    rows = split_rows(path, text)
+    header_row, fields = next(rows, (1, []))
+    header = [name.strip() for name in fields]
+    _check_header(path, header_row, header, schema)
 
     faults: list[str] = []
     numbers: list[int] = []
     records: list[dict[str, str]] = []
     validator = jsonschema.Draft202012Validator(schema)
-    for number, fields in enumerate(rows[1:], start=2):
+    for number, fields in rows:
         fields = [field.strip() for field in fields]
-        if not any(fields) or fields[0].startswith("#"):
-            continue
         if len(fields) > len(header):
             faults.append(f"row {number}: {len(fields)} fields where the header has {len(header)}")
             continue
@@ -125,26 +124,31 @@ def read_table(path: str | Path, schema_name: str, unique: Sequence[str] = ()) -
     return table
 
 
-def _split_rows(path: Path, text: str) -> list[list[str]]:
-    """The fields of each line. A quotation mark left open would swallow the rows below it, and is refused."""
-    reader = csv.reader(re.split(r"\r\n|\n|\r", text), delimiter="\t")
-    rows: list[list[str]] = []
-    for fields in reader:
-        rows.append(fields)
-        if reader.line_num > len(rows) or any("\t" in field for field in fields):
+def split_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The number and the fields of each row that is neither a comment nor empty.
+
+    A quotation mark left open would swallow the rows below it, and is refused. In a comment, it is but a mark.
+    """
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
+        if line.lstrip(' "').startswith("#") or not line.strip():  # a spreadsheet may quote a comment
+            continue
+        fields = next(csv.reader([line], delimiter="\t"))
+        closed = next(csv.reader([f"{line}\tend"], delimiter="\t"))[-1] == "end"
+        if not closed or any("\t" in field for field in fields):
             raise UserError(
-                f"{path} row {len(rows)}: a field begins with a quotation mark that the row does not close. Remove it, "
+                f"{path} row {number}: a field begins with a quotation mark that the row does not close. Remove it, "
                 "or double it and close the field."
             )
-    return rows
+        if any(field.strip() for field in fields):
+            yield number, fields
 
 
-def _check_header(path: Path, header: Sequence[str], schema: Mapping[str, Any]) -> None:
+def _check_header(path: Path, row: int, header: Sequence[str], schema: Mapping[str, Any]) -> None:
     if not any(header):
         raise UserError(f"{path} is empty. Its first row must name the columns: {', '.join(schema['required'])}.")
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise UserError(f"{path} row 1: column {repeated[0]!r} stands more than once in the header.")
+        raise UserError(f"{path} row {row}: column {repeated[0]!r} stands more than once in the header.")
     lacking = [name for name in schema["required"] if name not in header]
     if lacking:
         names = {",": "comma", ";": "semicolon"}
@@ -153,4 +157,4 @@ def _check_header(path: Path, header: Sequence[str], schema: Mapping[str, Any]) 
             for sign in names
             if sign in header[0]
         ]
-        raise UserError(f"{path} row 1: column {', '.join(lacking)} is missing from the header{''.join(looks[:1])}.")
+        raise UserError(f"{path} row {row}: the header lacks column {', '.join(lacking)}{''.join(looks[:1])}.")

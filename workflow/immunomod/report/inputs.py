@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from immunomod.files import read_tsv
+from immunomod.tables import split_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -260,7 +261,8 @@ def _read_sheet(path: Path) -> pd.DataFrame:
 
     The run validated it; what a run took is shown here whatever it holds.
     """
-    sheet = read_tsv(path, dtype=str, encoding="utf-8-sig").fillna("")
-    sheet = sheet.rename(columns=str.strip).apply(lambda column: column.str.strip())
-    rows: pd.DataFrame = sheet[~sheet.iloc[:, 0].str.startswith("#")].reset_index(drop=True)
-    return rows
+    (_, header), *rows = split_rows(path, path.read_text(encoding="utf-8-sig"))
+    filled = [fields + [""] * (len(header) - len(fields)) for _, fields in rows]
+    sheet = pd.DataFrame(filled, columns=[name.strip() for name in header], dtype=str)
+    stripped: pd.DataFrame = sheet.apply(lambda column: column.str.strip())
+    return stripped
