@@ -44,7 +44,7 @@ def test_lists_every_fault_with_row_and_column(tmp_path):
     message = str(caught.value)
     assert "row 2, column sample: '../a' is not allowed here" in message
     assert "row 3, column source: empty, and must be given" in message
-    assert "row 4: one of donor, cells must be given" in message
+    assert "row 4, column donor: one of donor, cells must be given" in message
 
 
 @pytest.mark.parametrize("row", [1, 2])
@@ -72,8 +72,8 @@ def test_duplicates_name_both_rows(tmp_path):
     [
         ("", "is empty"),
         (HEADER, "no rows"),
-        ("sample,dataset,source,condition,donor\na,b,c,d,e\n", "comma-separated, and must be tab-separated"),
-        ("sample;dataset;source;condition;donor\n", "semicolon-separated, and must be tab-separated"),
+        ("sample,dataset,source,condition,donor\na,b,c,d,e\n", "comma-separated. Fix: save the file tab-separated"),
+        ("sample;dataset;source;condition;donor\n", "semicolon-separated. Fix: save the file tab-separated"),
         ("sample\tsample\n", "'sample' stands more than once"),
         (HEADER + "a\tb\tc\td\te\tf\n", "row 2: 6 fields where the header has 5"),
     ],

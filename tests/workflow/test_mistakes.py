@@ -58,7 +58,7 @@ def is_clean(outcome: Outcome) -> None:
 @pytest.mark.parametrize(
     ("rows", "contrasts", "message"),
     [
-        (ROWS.replace("a2\tstudy", "a1\tstudy"), CONTRAST, "samples.tsv:\n  row 3, column sample: sample 'a1' stands"),
+        (ROWS.replace("a2\tstudy", "a1\tstudy"), CONTRAST, "samples.tsv row 3, column sample: sample 'a1' stands"),
         (ROWS.replace("\ta2\t", "\tnowhere\t"), CONTRAST, "row 3, column source:"),
         (ROWS, CONTRAST.replace("condition", "arm"), "contrasts.tsv row 2, column variable: the samples sheet has no"),
         (ROWS.replace("D2", "D1"), CONTRAST, "contrasts.tsv row 2, column test: b has 1 donor in data set 'study'"),

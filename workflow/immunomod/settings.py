@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jsonschema
 import pandas as pd
 import yaml
 
 from immunomod.acquire import AcquireSettings
+from immunomod.acquire.download import TransferSettings
 from immunomod.acquire.plan import split_sources
-from immunomod.atlas.settings import AtlasSettings
+from immunomod.atlas.settings import AnnotationSettings, AtlasSettings
 from immunomod.contrast.settings import ContrastSettings
-from immunomod.errors import UserError
+from immunomod.errors import Problem, StudyError, UserError
+from immunomod.sample.readers.counts import ReadingSettings
 from immunomod.sample.settings import SampleSettings
-from immunomod.sheets import read_contrasts, read_samples, split_list
-from immunomod.tables import REPOSITORY, describe, load_schema
+from immunomod.sections import read_values
+from immunomod.sheets import examine_contrasts, examine_samples, split_list
+from immunomod.tables import REPOSITORY, Examined, describe, load_schema
+
+T = TypeVar("T")
 
 ACCESSION = re.compile(r"GS[EM][0-9]+", re.IGNORECASE)
 #: Columns of the sheet that say where a sample's files are.
@@ -128,24 +133,49 @@ def fill_defaults(value: dict[str, Any], schema: Mapping[str, Any]) -> dict[str,
     return filled
 
 
-def resolve_config(config: Mapping[str, Any], folder: Path, name: str = "config") -> dict[str, Any]:
-    """Validate a config, fill its defaults and make its paths absolute.
+@dataclass
+class Examination:
+    """What can be read of a study, and everything that is wrong with it.
 
-    Raises
-    ------
-    UserError
-        Every fault, with its place in the config.
+    ``config`` is resolved, with defaults in place of what is faulty; the sheets are None where they cannot be read.
+    """
+
+    config: dict[str, Any]
+    folder: Path
+    samples: Examined
+    contrasts: Examined
+    problems: list[Problem]
+
+    @property
+    def run(self) -> Run | None:
+        """The study, without the rows that cannot be used; None where a sheet cannot be read."""
+        if self.samples.rows is None or self.contrasts.rows is None:
+            return None
+        samples = self.samples.rows.drop(index=list(self.samples.faulty_rows("sample", "dataset")))
+        contrasts = self.contrasts.rows.drop(index=list(self.contrasts.faulty_rows(*self.contrasts.rows.columns)))
+        return Run(config=self.config, folder=self.folder, samples=samples, contrasts=contrasts)
+
+
+def examine_config(
+    config: Mapping[str, Any], folder: Path, name: str = "config"
+) -> tuple[dict[str, Any], list[Problem]]:
+    """A config with its defaults filled in and its paths absolute, and what is wrong with it.
+
+    A setting that is wrong is taken out, so that its default stands in its place while the rest is looked at.
     """
     schema = load_schema("config")
-    resolved = fill_defaults(copy.deepcopy(dict(config)), schema)
+    given = copy.deepcopy(dict(config))
+    resolved = fill_defaults(given, schema)
+    problems = []
     validator = jsonschema.Draft202012Validator(schema)
-    faults = [
-        f"{'.'.join(map(str, error.absolute_path)) or 'top level'}: {describe(error)}"
-        for error in sorted(validator.iter_errors(resolved), key=lambda e: list(map(str, e.absolute_path)))
-    ]
-    if faults:
-        raise UserError(f"{name}:\n  " + "\n  ".join(faults))
-    resolved |= _resolve_sections(resolved)
+    for error in sorted(validator.iter_errors(resolved), key=lambda e: list(map(str, e.absolute_path))):
+        path = list(error.absolute_path)
+        problems.append(Problem(name, *describe(error), column=".".join(map(str, path))))
+        unknown = [key for key in given if key not in schema["properties"]] if not path else [path[0]]
+        for key in unknown:
+            given.pop(key, None)
+    resolved = fill_defaults(given, schema)
+    resolved |= _resolve_sections(resolved, name, problems)
     for key in ("samples", "contrasts"):
         resolved[key] = str(folder / resolved[key])
     resolved["programs"] = [str(_shipped_or_own(path, folder)) for path in resolved["programs"]]
@@ -154,27 +184,76 @@ def resolve_config(config: Mapping[str, Any], folder: Path, name: str = "config"
     if "://" not in base_url:
         tree = (folder / base_url).resolve()
         if not tree.is_dir():
-            raise UserError(
-                f"{name}: geo.base_url: {tree} is no folder. Give a URL, or a folder laid out as GEO's /geo/."
-            )
+            fix = "give a URL, or a folder laid out as GEO's /geo/"
+            problems.append(Problem(name, f"{tree} is no folder", fix, column="geo.base_url"))
         base_url = tree.as_uri()
     resolved["geo"]["base_url"] = base_url.rstrip("/")
+    return resolved, problems
+
+
+def resolve_config(config: Mapping[str, Any], folder: Path, name: str = "config") -> dict[str, Any]:
+    """:func:`examine_config`, where nothing may be wrong.
+
+    Raises
+    ------
+    StudyError
+        Every fault, with its place in the config.
+    """
+    resolved, problems = examine_config(config, folder, name)
+    if problems:
+        raise StudyError(problems)
     return resolved
 
 
-def _resolve_sections(config: Mapping[str, Any]) -> dict[str, Any]:
+def _resolve_sections(config: Mapping[str, Any], name: str, problems: list[Problem]) -> dict[str, Any]:
     """The floors' sections with every default filled in, from the data classes that the floors run on."""
-    AcquireSettings.from_config(config["geo"])
-    sample = SampleSettings.from_config(config["qc"], config["doublets"], config["seed"])
-    atlas = AtlasSettings.from_config(config["atlas"], config["annotation"]).as_dict()
-    annotation = atlas.pop("annotation")
+
+    def read(key: str, from_config: Callable[[Mapping[str, Any]], T]) -> T:
+        return _read_section(key, dict(config[key]), from_config, name, problems)
+
+    seed = config["seed"]
+    read("geo", _read_geo)
+    sample = read("qc", lambda qc: SampleSettings.from_config(qc, {}, seed)).as_dict()
+    doublets = read("doublets", lambda section: SampleSettings.from_config({}, section, seed)).as_dict()
+    atlas = read("atlas", AtlasSettings.from_config).as_dict()
+    annotation = asdict(read("annotation", AnnotationSettings.from_config))
     return {
-        "qc": sample.as_dict()["qc"],
-        "doublets": sample.as_dict()["doublets"],
-        "atlas": atlas,
+        "reading": asdict(read("reading", ReadingSettings.from_config)),
+        "qc": sample["qc"],
+        "doublets": doublets["doublets"],
+        "atlas": {key: value for key, value in atlas.items() if key != "annotation"},
         "annotation": {"markers": config["annotation"]["markers"]} | annotation,
-        "contrast": asdict(ContrastSettings.from_config(config["contrast"])),
+        "contrast": asdict(read("contrast", ContrastSettings.from_config)),
     }
+
+
+def _read_geo(section: Mapping[str, Any]) -> AcquireSettings:
+    """The section ``geo``, the kinds of its values checked first."""
+    known = {entry.name for entry in fields(TransferSettings)}
+    read_values(TransferSettings, {key: value for key, value in section.items() if key in known}, "geo")
+    return AcquireSettings.from_config(section)
+
+
+def _read_section(
+    key: str,
+    section: dict[str, Any],
+    from_config: Callable[[Mapping[str, Any]], T],
+    name: str,
+    problems: list[Problem],
+) -> T:
+    """A section's settings; each one that is wrong is reported and taken out, until the rest can be read."""
+    for _ in range(len(section) + 1):
+        try:
+            return from_config(section)
+        except UserError as error:
+            text = str(error).removeprefix("config: ")
+            found = re.search(rf"\b{key}\.(\w+)", text)
+            named = [found[1]] if found and found[1] in section else [one for one in section if one in text][:1]
+            problem, _, fix = re.sub(rf"^{key}\.\w+ ", "it ", text).partition("; ")
+            problems.append(Problem(name, problem, fix or "correct it", column=".".join([key, *named])))
+            for one in named or list(section):
+                section.pop(one)
+    return from_config({})
 
 
 def _shipped_or_own(path: str, folder: Path) -> Path:
@@ -182,6 +261,23 @@ def _shipped_or_own(path: str, folder: Path) -> Path:
     if path.startswith("shipped:"):
         return REPOSITORY / "resources" / path.removeprefix("shipped:")
     return folder / path
+
+
+def examine_run(config: Mapping[str, Any], folder: str | Path, name: str = "config") -> Examination:
+    """Look at a config, its sheets, and how they fit together; see :func:`load_run` for the parameters."""
+    folder = Path(folder).resolve()
+    resolved, problems = examine_config(config, folder, name)
+    samples = examine_samples(resolved["samples"])
+    usable = None if samples.rows is None else samples.rows
+    contrasts = examine_contrasts(resolved["contrasts"], usable, resolved["contrast"]["allow_unreplicated"])
+    found = Examination(resolved, folder, samples, contrasts, problems)
+    if samples.rows is not None:
+        known = list(dict.fromkeys(samples.rows["dataset"]))
+        problems += _atlas_problems(resolved, known, name)
+        problems += _cells_tables_problems(resolved, known, name)
+        samples.problems += _source_problems(samples, resolved["samples"], folder)
+    problems += [*samples.problems, *contrasts.problems]
+    return found
 
 
 def load_run(config: Mapping[str, Any], folder: str | Path, name: str = "config") -> Run:
@@ -198,56 +294,84 @@ def load_run(config: Mapping[str, Any], folder: str | Path, name: str = "config"
 
     Raises
     ------
-    UserError
-        Any fault, with file, row, column and what to do.
+    StudyError
+        Every fault of the config and the sheets, with file, row, column and what to do.
     """
-    folder = Path(folder).resolve()
-    resolved = resolve_config(config, folder, name)
-    samples = read_samples(resolved["samples"])
-    contrasts = read_contrasts(
-        resolved["contrasts"], samples, allow_unreplicated=resolved["contrast"]["allow_unreplicated"]
-    )
-    run = Run(config=resolved, folder=folder, samples=samples, contrasts=contrasts)
-    _check_atlases(run, name)
-    _check_sources(run)
+    found = examine_run(config, folder, name)
+    run = found.run
+    if run is None or any(problem.stops_run for problem in found.problems if problem.is_error):
+        raise StudyError(found.problems)
     return run
 
 
 def load_run_file(path: str | Path) -> Run:
     """:func:`load_run` on a config file."""
+    return load_run(read_config(path), Path(path).parent, str(path))
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """A config file as it stands.
+
+    Raises
+    ------
+    UserError
+        It is missing, or no YAML.
+    """
     path = Path(path)
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Name the config with --config.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). Name the config file with --config.") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold settings as `name: value`; see config/README.md.")
-    return load_run(config, path.parent, str(path))
+    return config
 
 
-def _check_atlases(run: Run, name: str) -> None:
+def _atlas_problems(config: Mapping[str, Any], known: Sequence[str], name: str) -> list[Problem]:
     seen: dict[str, str] = {}
-    for atlas, datasets in run.config["atlases"].items():
+    problems = []
+    for atlas, datasets in config["atlases"].items():
+        column = f"atlases.{atlas}"
         for dataset in datasets:
-            if dataset not in run.datasets:
-                raise UserError(f"{name}: atlases.{atlas}: no data set {dataset!r} in {run.config['samples']}.")
-            if dataset in seen:
-                raise UserError(f"{name}: atlases.{atlas}: {dataset!r} is in atlas {seen[dataset]!r} already.")
-            seen[dataset] = atlas
+            if dataset not in known:
+                fix = f"name one of {', '.join(known)}"
+                problems.append(Problem(name, f"no data set {dataset!r} in {config['samples']}", fix, column=column))
+            elif dataset in seen:
+                problem = f"{dataset!r} is in atlas {seen[dataset]!r} already"
+                problems.append(Problem(name, problem, "a data set is in one atlas: take it out of one", column=column))
+            seen.setdefault(dataset, atlas)
+    return problems
 
 
-def _check_sources(run: Run) -> None:
-    """A source that is no accession must be there before the first job starts."""
-    lacking = [
-        f"row {number}, column source: {local_path(run.folder, source).resolve()} does not exist"
-        for number, sources in run.samples["source"].items()
-        for source in split_sources(sources, run.folder)
-        if not ACCESSION.fullmatch(source) and not local_path(run.folder, source).exists()
-    ]
-    if lacking:
-        raise UserError(
-            f"{run.config['samples']}:\n  " + "\n  ".join(lacking) + "\n"
-            f"Relative paths start at {run.folder}. A GEO source is written GSE… or GSM…, letters and digits only."
+def _cells_tables_problems(config: Mapping[str, Any], known: Sequence[str], name: str) -> list[Problem]:
+    return [
+        Problem(
+            name,
+            f"no data set {dataset!r} in {config['samples']}",
+            f"name one of {', '.join(known)}",
+            column=f"cells_tables.{dataset}",
         )
+        for dataset in config["cells_tables"]
+        if dataset not in known
+    ]
+
+
+def _source_problems(samples: Examined, sheet: str, folder: Path) -> list[Problem]:
+    """A source that is no accession must be there before the first job starts."""
+    assert samples.rows is not None
+    return [
+        Problem(
+            sheet,
+            f"{local_path(folder, source).resolve()} does not exist",
+            f"correct the path (relative ones start at {folder}); a GEO source is written GSE… or GSM…",
+            int(str(number)),
+            "source",
+        )
+        for number, sources in samples.rows["source"].items()
+        for source in split_sources(sources, folder)
+        if source and not ACCESSION.fullmatch(source) and not local_path(folder, source).exists()
+    ]
