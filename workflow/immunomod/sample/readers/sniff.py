@@ -18,11 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from isal import igzip, isal_zlib
 
 from immunomod.errors import UserError
+
+if TYPE_CHECKING:
+    import h5py
 
 _HEAD_BYTES = 1 << 16
 _MAGIC_GZIP = b"\x1f\x8b"
@@ -37,7 +40,10 @@ _DAMAGED: tuple[type[Exception], ...] = (
     cast(type[Exception], isal_zlib.error),
     lzma.LZMAError,
 )
-_RDS_HEADS = (b"X\n\x00\x00", b"A\n", b"RDX", b"RDA")
+#: Serialised R: saveRDS and save, as XDR, native binary and text. A text table may begin with a line ``A``.
+_R_HEAD = re.compile(
+    rb"(RD[XAB][23]\n)?(X\n\x00\x00\x00[\x02\x03]|B\n[\x00\x02\x03]\x00\x00[\x00\x02\x03]|A\r?\n[23]\r?\n)"
+)
 
 
 class Kind(StrEnum):
@@ -46,6 +52,7 @@ class Kind(StrEnum):
     MATRIX_MARKET = "MatrixMarket matrix"
     TENX_H5 = "10x Genomics HDF5 matrix"
     H5AD = "AnnData h5ad"
+    LOOM = "loom matrix"
     HDF5 = "HDF5 file of another kind"
     TABLE = "text table"
     HTML = "web page"
@@ -121,18 +128,26 @@ def _complete_lines(head: bytes, whole: bool) -> tuple[str, ...]:
 
 
 def _sniff_hdf5(path: Path) -> SniffedFile:
-    import h5py
+    from immunomod.sample.readers.hdf5 import open_hdf5
 
     try:
-        with h5py.File(path, "r") as handle:
-            if handle.attrs.get("encoding-type") == "anndata" or {"X", "var", "obs"} <= set(handle):
-                return SniffedFile(path, Kind.H5AD)
-            groups = [handle[name] for name in handle if isinstance(handle[name], h5py.Group)]
-            if any({"barcodes", "data", "indices", "indptr"} <= set(group) for group in groups):
-                return SniffedFile(path, Kind.TENX_H5)
-    except OSError as error:
+        with open_hdf5(path) as handle:
+            return SniffedFile(path, _kind_of_hdf5(handle))
+    except UserError as error:
         return SniffedFile(path, Kind.HDF5, damage=f"{path}: the HDF5 file is truncated or corrupt ({error})")
-    return SniffedFile(path, Kind.HDF5)
+
+
+def _kind_of_hdf5(handle: h5py.File) -> Kind:
+    """What the groups at the top hold; a link is not followed, and a group behind one is not seen."""
+    from immunomod.sample.readers.hdf5 import names, subgroup
+
+    own = names(handle)
+    if handle.attrs.get("encoding-type") == "anndata" or {"X", "var", "obs"} <= set(own):
+        return Kind.H5AD
+    groups = [handle, *filter(None, (subgroup(handle, name) for name in own))]
+    if any({"barcodes", "data", "indices", "indptr"} <= set(group) for group in groups):
+        return Kind.TENX_H5
+    return Kind.LOOM if {"matrix", "row_attrs", "col_attrs"} <= set(own) else Kind.HDF5
 
 
 def sniff(path: Path) -> SniffedFile:
@@ -153,6 +168,8 @@ def sniff(path: Path) -> SniffedFile:
                 head += part
     except _DAMAGED as error:
         damage = f"{path}: the compressed data are truncated or corrupt ({error}); delete this file and fetch it again"
+    if head.startswith(_MAGIC_HDF5):
+        return _sniff_hdf5(path)
     kind = _kind_of(head)
     lines = _complete_lines(head, whole=len(head) < _HEAD_BYTES) if kind in (Kind.TABLE, Kind.MATRIX_MARKET) else ()
     return SniffedFile(path, kind, lines, damage)
@@ -163,7 +180,7 @@ def _kind_of(head: bytes) -> Kind:
         return Kind.EMPTY
     if head.startswith((_MAGIC_ZIP, _MAGIC_XZ, _MAGIC_GZIP)) or head[257:262] == b"ustar":
         return Kind.ARCHIVE
-    if head.startswith(_RDS_HEADS):
+    if _R_HEAD.match(head):
         return Kind.R_OBJECT
     if head.lower().startswith(b"%%matrixmarket"):
         return Kind.MATRIX_MARKET
