@@ -1,175 +1,262 @@
 """Dense text tables, genes x cells or cells x genes: half of the series on GEO.
 
-Lines are parsed one at a time into a sparse matrix, so memory is bounded by the non-zeros, not by the table.
+The table is streamed: memory is bounded by the non-zeros, not by the table. Which axis holds genes is told by the
+names on both, and columns that are no counts are told by content and header (:mod:`dense_columns`).
 """
 
 from __future__ import annotations
 
-import csv
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from immunomod.errors import UserError
+from immunomod.sample.readers.dense_columns import (
+    ColumnPlan,
+    cell_names,
+    describes_cells,
+    dropped_in_words,
+    gene_names,
+    genes_are_rows,
+    is_matrix,
+    is_one_sample,
+    is_summary,
+    plan_columns,
+)
+from immunomod.sample.readers.dense_head import TableHead, read_head
 from immunomod.sample.readers.features import feature_columns, looks_like_barcodes, looks_like_genes
-from immunomod.sample.readers.library import Layout, LibraryCounts, LibraryFiles
-from immunomod.sample.readers.sniff import Kind, SniffedFile, open_text, reading
-from immunomod.sample.readers.tables import delimiter_of
+from immunomod.sample.readers.library import Layout, LibraryCounts, LibraryFiles, LibraryHead
+from immunomod.sample.readers.sniff import Kind, SniffedFile, reading
 
-_MIN_NUMERIC_COLUMNS = 2
+if TYPE_CHECKING:
+    from immunomod.sample.readers.dense_parse import ParsedTable, ParsePlan
 
-
-@dataclass(frozen=True)
-class _Parsed:
-    matrix: sparse.csr_matrix
-    row_names: pd.Series
-    column_names: pd.Series
-
-
-def _split(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+#: Tables up to this size (compressed) are looked through for the names of their rows before the counts are read.
+PEEK_BYTES = 300 << 20
+ANTIBODY = "Antibody Capture"
+_DELIMITER_WORDS = {"\t": "tabs", ",": "commas", ";": "semicolons", " ": "spaces"}
+_MAX_ANTIBODIES = 500
+#: Names that only antibodies and hashtags have: a kind before or behind the name, or the oligonucleotide's sequence.
+_ANTIBODY_NAME = re.compile(
+    r"^(?:ADT|HTO|AB|CITE|CMO)[._-]|^(?:ADT|HTO|CMO)[._-]?\d+$|hashtag|totalseq|isotype|^anti[._ -](?:human|mouse)"
+    r"|[._-](?:ADT|HTO|CMO|protein|antibody)\d*$|[-_][ACGT]{12,15}$",
+    re.IGNORECASE,
+)
+_ANTIBODY_FILE = re.compile(
+    r"(?:^|[._-])(?:adts?|htos?|hashtags?|hashing|antibod(?:y|ies)|protein|cite)(?:[._-]|$)", re.I
+)
 
 
-def _body_lines(file: SniffedFile) -> list[str]:
-    return [line for line in file.lines if line and not line.startswith("#")]
+def axis_of(row_names: Sequence[pd.Series], column_names: pd.Series, files: LibraryFiles, where: str) -> bool:
+    """Whether genes are the rows.
 
-
-def _is_dense(file: SniffedFile) -> bool:
-    """A header, then a name and at least two numbers a line."""
-    lines = _body_lines(file)
-    if file.kind is not Kind.TABLE or len(lines) < 2:
-        return False
-    fields = _split(lines[1], delimiter_of(lines))
-    return len(fields) > _MIN_NUMERIC_COLUMNS and all(_is_number(field) for field in fields[1:])
-
-
-def _numbers(text: str, delimiter: str) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)
-        return np.fromstring(text, dtype=np.float64, sep=delimiter)
-
-
-def _row_values(line: str, delimiter: str, number: int, columns: Sequence[str], file: SniffedFile) -> np.ndarray:
-    """The numbers of a line after its name; a field that is no number is a :class:`UserError` with its place."""
-    _, _, text = line.partition(delimiter)
-    if '"' not in line:
-        try:
-            values = _numbers(text, delimiter)
-        except (DeprecationWarning, ValueError):
-            values = np.empty(0)
-        if values.size == len(columns):
-            return values
-    fields = _split(line, delimiter)[1:]
-    if len(fields) == len(columns) + 1 and fields[-1] == "":
-        fields = fields[:-1]
-    if len(fields) != len(columns):
+    Raises
+    ------
+    UserError
+        The names of neither axis tell.
+    """
+    rows_are_genes = genes_are_rows(row_names, column_names, files.cells)
+    if rows_are_genes is None:
         raise UserError(
-            f"{file.path}: row {number} holds {len(fields)} values and the header names {len(columns)} cells or genes; "
-            "the file may be cut short"
+            f"{where}: neither rows ({', '.join(row_names[0][:3])}, ...) nor columns "
+            f"({', '.join(column_names[:3])}, ...) can be told to be genes or cells; name genes by symbol or Ensembl "
+            "id, or give patterns of the cells' names in the sheet's column `barcodes`"
         )
-    for name, field in zip(columns, fields, strict=True):
-        if not _is_number(field):
-            raise UserError(f"{file.path}: row {number}, column {name!r}: {field!r} is no number; counts are needed")
-    return np.array([float(field) for field in fields])
+    return rows_are_genes
 
 
-def _lines(file: SniffedFile) -> Iterator[tuple[int, str]]:
-    with open_text(file.path) as handle:
-        for number, line in enumerate(handle, start=1):
-            line = line.rstrip("\n")
-            if line and not line.startswith("#"):
-                yield number, line
+def plan_of(head: TableHead, files: LibraryFiles, where: str) -> tuple[ColumnPlan, bool | None]:
+    """Which columns are read, and which axis holds genes as far as the first rows tell."""
+    hint = _axis_of_head(head, files)
+    return plan_columns(head, hint, files.cells, where), hint
 
 
-def _parse(file: SniffedFile) -> _Parsed:
-    head = _body_lines(file)
-    delimiter = delimiter_of(head)
-    width = len(_split(head[1], delimiter))
-    names: list[str] = []
-    columns: list[str] = []
-    data: list[np.ndarray] = []
-    indices: list[np.ndarray] = []
-    indptr = [0]
-    with reading(file.path):
-        for number, line in _lines(file):
-            if not columns:
-                header = _split(line, delimiter)
-                columns = header[1:] if len(header) == width else header
-                columns = columns[:-1] if columns and columns[-1] == "" else columns
-                continue
-            values = _row_values(line, delimiter, number, columns, file)
-            nonzero = np.flatnonzero(values)
-            names.append(_split(line.partition(delimiter)[0], delimiter)[0])
-            indices.append(nonzero.astype(np.int32))
-            data.append(values[nonzero].astype(np.float32) if np.all(values[nonzero] < 2**24) else values[nonzero])
-            indptr.append(indptr[-1] + nonzero.size)
-    matrix = sparse.csr_matrix(
-        (np.concatenate(data), np.concatenate(indices), np.array(indptr)), shape=(len(names), len(columns))
-    )
-    return _Parsed(matrix, pd.Series(names, dtype=object), pd.Series(columns, dtype=object))
+def _axis_of_head(head: TableHead, files: LibraryFiles) -> bool | None:
+    columns = [pd.Series(head.column(number), dtype=object) for number in range(min(len(head.header), 8))]
+    texts = [
+        one for number, one in enumerate(columns) if number == 0 or looks_like_genes(one) or looks_like_barcodes(one)
+    ]
+    return genes_are_rows(texts, pd.Series(head.header[1:], dtype=object), files.cells)
 
 
-def _genes_are_rows(parsed: _Parsed, file: SniffedFile) -> bool:
-    rows_are_genes, columns_are_genes = looks_like_genes(parsed.row_names), looks_like_genes(parsed.column_names)
-    if rows_are_genes != columns_are_genes:
-        return rows_are_genes
-    rows_are_cells, columns_are_cells = (
-        looks_like_barcodes(parsed.row_names),
-        looks_like_barcodes(parsed.column_names),
-    )
-    if rows_are_cells != columns_are_cells:
-        return columns_are_cells
-    raise UserError(
-        f"{file.path}: neither rows ({', '.join(parsed.row_names[:3])}, ...) nor columns "
-        f"({', '.join(parsed.column_names[:3])}, ...) can be told to be genes or cell barcodes; name genes by symbol "
-        "or Ensembl id"
-    )
+def library_of(
+    table: ParsedTable, head: TableHead, plan: ColumnPlan, matrix: SniffedFile, files: LibraryFiles, kind: str
+) -> LibraryCounts:
+    """Counts with features and barcodes of a parsed table, whichever axis they are on."""
+    texts = [pd.Series(names, dtype=object) for names in table.texts]
+    if not table.n_rows:
+        raise UserError(f"{matrix.path}: has a header and no rows; the file may be cut short: fetch it again")
+    columns = pd.Series([head.header[number] for number in plan.values], dtype=object)
+    in_rows = axis_of(texts, columns, files, str(matrix.path))
+    headers = [head.header[number] for number in plan.texts]
+    decisions = [f"{kind}, {'genes x cells' if in_rows else 'cells x genes'}", *head.notes]
+    dropped = dict(plan.dropped)
+    if in_rows:
+        names, unused = gene_names(texts, headers)
+        keep = ~names.apply(lambda column: column.map(is_summary)).any(axis=1).to_numpy()
+        about = names.iloc[:, -1].map(describes_cells).to_numpy() if names.shape[1] == 1 else np.zeros(len(names), bool)
+        decisions += _rows_in_words(names.iloc[:, 0], ~keep, about & keep)
+        keep &= ~about
+        features = feature_columns(names.loc[keep].reset_index(drop=True))
+        counts, barcodes = table.columns_as_cells(keep), pd.Index(columns)
+    else:
+        chosen, unused = cell_names(texts, headers, files.cells)
+        counts, barcodes = table.rows_as_cells(), pd.Index(texts[chosen])
+        features = feature_columns(pd.DataFrame({0: columns}))
+    dropped |= {plan.texts[k]: why for k, why in unused.items()}
+    features, note = with_types(features, barcodes, matrix.name)
+    decisions += [*dropped_in_words(dropped, head.header), *note]
+    if table.n_blank:
+        decisions.append(f"skipped {table.n_blank:,} rows without any value")
+    return LibraryCounts(counts, barcodes.rename(None), features, {matrix: "matrix"}, decisions)
 
 
-def read_dense(matrix: SniffedFile, _files: LibraryFiles) -> LibraryCounts:
-    """Read a dense table; which axis holds genes is told by their names."""
+def _rows_in_words(names: pd.Series, summaries: np.ndarray, about_cells: np.ndarray) -> list[str]:
+    kinds = ((summaries, "summaries of the read counter"), (about_cells, "descriptions of cells"))
+    return [
+        f"dropped {int(rows.sum())} rows that are no genes but {what}: {', '.join(names[rows][:10])}"
+        for rows, what in kinds
+        if rows.any()
+    ]
+
+
+def with_types(features: pd.DataFrame, barcodes: pd.Index, file_name: str) -> tuple[pd.DataFrame, list[str]]:
+    """Mark antibodies and hashtags among features that no column of types describes.
+
+    A name that only antibodies have marks its feature. All are antibodies where the file says so, or where a short
+    list names no gene at all while the cells are barcodes.
+    """
+    if (features["feature_type"] != "").any():
+        return features, []
+    names = features["gene_symbol"].where(features["gene_symbol"] != "", features["gene_id"])
+    by_name = names.str.contains(_ANTIBODY_NAME).to_numpy(dtype=bool)
+    short = len(names) <= _MAX_ANTIBODIES
+    no_gene = short and not looks_like_genes(names) and looks_like_barcodes(pd.Series(barcodes, dtype=object))
+    by_file = short and _ANTIBODY_FILE.search(file_name) is not None
+    if by_file or no_gene:
+        why = "the file's name says so" if by_file else "none is a known gene"
+        note = [f"took all {len(names):,} features for antibodies: {why}"]
+        return features.assign(feature_type=ANTIBODY), note
+    if not by_name.any():
+        return features, []
+    if by_name.mean() > 0.5 and not short:
+        return features, []
+    note = [f"took {int(by_name.sum()):,} features for antibodies by their names, such as {names[by_name].iloc[0]}"]
+    return features.assign(feature_type=np.where(by_name, ANTIBODY, "Gene Expression")), note
+
+
+def _head_of(matrix: SniffedFile) -> TableHead:
     if matrix.damage:
         raise UserError(matrix.damage)
-    parsed = _parse(matrix)
-    genes_are_rows = _genes_are_rows(parsed, matrix)
-    genes, cells = parsed.row_names, parsed.column_names
-    counts = parsed.matrix
-    if genes_are_rows:
-        counts = sparse.csr_matrix(counts.T)
-    else:
-        genes, cells = cells, genes
-    return LibraryCounts(
-        matrix=counts,
-        barcodes=pd.Index(cells),
-        features=feature_columns(pd.DataFrame({0: genes})),
-        used={matrix: "matrix"},
-        decisions=[f"dense table, {'genes x cells' if genes_are_rows else 'cells x genes'}"],
-    )
+    head = read_head(matrix.path)
+    if head is None:
+        raise UserError(f"{matrix.path}: is no table with a header, names and numbers")
+    if not is_matrix(head) and is_one_sample(head):
+        raise UserError(
+            f"{matrix.path}: holds one number a gene: a bulk sample, or one cell in a file of its own. That is no "
+            "matrix of cells; join the cells' files into one table (genes x cells), or leave the sample out"
+        )
+    return head
+
+
+def _parse_plan(head: TableHead, plan: ColumnPlan) -> ParsePlan:
+    from immunomod.sample.readers.dense_parse import ParsePlan
+
+    return ParsePlan(head.delimiter, head.first_line, head.header, plan.texts, plan.values)
+
+
+def _kind_in_words(head: TableHead) -> str:
+    return f"dense table split at {_DELIMITER_WORDS[head.delimiter]}"
+
+
+def read_dense(matrix: SniffedFile, files: LibraryFiles) -> LibraryCounts:
+    """Read a dense table; which axis holds genes is told by their names."""
+    from immunomod.sample.readers.dense_parse import parse_table
+
+    with reading(matrix.path):
+        head = _head_of(matrix)
+        plan, _ = plan_of(head, files, str(matrix.path))
+        table = parse_table(matrix.path, _parse_plan(head, plan))
+    return library_of(table, head, plan, matrix, files, _kind_in_words(head))
+
+
+def peek_dense(matrix: SniffedFile, files: LibraryFiles) -> LibraryHead:
+    """What header and names tell; the names of the rows are read where the file is not too large for it."""
+    from immunomod.sample.readers.dense_parse import names_of
+
+    with reading(matrix.path):
+        head = _head_of(matrix)
+        plan, _ = plan_of(head, files, str(matrix.path))
+        whole = matrix.path.stat().st_size <= PEEK_BYTES
+        texts = names_of(matrix.path, _parse_plan(head, plan)) if whole else [head.column(n) for n in plan.texts]
+    return head_of_library([pd.Series(one, dtype=object) for one in texts], whole, head, plan, matrix, files)
+
+
+def head_of_library(
+    texts: Sequence[pd.Series],
+    whole: bool,
+    head: TableHead,
+    plan: ColumnPlan,
+    matrix: SniffedFile,
+    files: LibraryFiles,
+) -> LibraryHead:
+    """The same as :func:`library_of` without counts; ``whole`` says whether ``texts`` cover all rows."""
+    columns = pd.Series([head.header[number] for number in plan.values], dtype=object)
+    in_rows = axis_of(texts, columns, files, str(matrix.path))
+    headers = [head.header[number] for number in plan.texts]
+    decisions = ["genes x cells" if in_rows else "cells x genes", *dropped_in_words(plan.dropped, head.header)]
+    if in_rows:
+        names, _ = gene_names(texts, headers)
+        rows = names.iloc[:, 0]
+        keep = ~rows.map(is_summary)
+        features, note = with_types(
+            feature_columns(names.loc[keep].reset_index(drop=True)), pd.Index(columns), matrix.name
+        )
+        n_features = int(keep.sum()) if whole else None
+        return LibraryHead(
+            len(columns), n_features, features if whole else None, pd.Index(columns), {matrix: "matrix"},
+            [*decisions, *note],
+        )  # fmt: skip
+    chosen, _ = cell_names(texts, headers, files.cells)
+    barcodes = pd.Index(texts[chosen])
+    features, note = with_types(feature_columns(pd.DataFrame({0: columns})), barcodes, matrix.name)
+    n_cells = len(barcodes) if whole else None
+    return LibraryHead(n_cells, len(columns), features, barcodes, {matrix: "matrix"}, [*decisions, *note])
 
 
 def _recognise(files: LibraryFiles) -> Sequence[SniffedFile]:
-    own = [file for file in files.own if _is_dense(file)]
-    return own or [file for file in files.shared if _is_dense(file)]
+    """Tables of numbers among the library's own files, else among the shared ones."""
+    for candidates in (files.own, files.shared):
+        tables = [(file, _head_or_none(file)) for file in candidates if file.kind is Kind.TABLE]
+        found = [file for file, head in tables if head is not None and is_matrix(head)]
+        found = found or [file for file, head in tables if head is not None and is_one_sample(head)]
+        if found:
+            return found
+    return []
+
+
+def _head_or_none(file: SniffedFile) -> TableHead | None:
+    if file.damage:
+        return None
+    try:
+        with reading(file.path):
+            return read_head(file.path)
+    except UserError:
+        return None
 
 
 DENSE = Layout(
     name="dense_table",
     citation="Edgar et al. 2002, Nucleic Acids Res. 30:207 (GEO; free-form supplementary tables)",
-    needs="a header of cells (or genes), then one name and its counts a line; tab, comma, semicolon or space",
-    limits="no extra columns between names and counts; names of genes must be symbols or Ensembl ids",
+    needs="a header of cells (or genes), then names and counts; tab, comma, semicolon or spaces; annotation beside "
+    "the counts is told and dropped",
+    limits="one value per cell and gene, none missing; names of genes must be symbols or Ensembl ids, or those of "
+    "cells barcodes",
     recognise=_recognise,
     run=read_dense,
+    peek=peek_dense,
     last_resort=True,
 )
