@@ -154,5 +154,58 @@ def test_table_is_found_by_name_pattern_or_path(put, manifest_of):
 
 
 def test_unknown_config_key():
-    with pytest.raises(UserError, match="unknown key labels; the keys are barcode, donor"):
+    with pytest.raises(UserError, match="unknown key labels; the keys are barcode, barcode_pattern, donor"):
         CellsTableColumns.from_config({"labels": "cell"})
+
+
+STRATA = (
+    "cell,who,passage,call\n"
+    f"{A},d1,5,\n"
+    f"{B},d1,2,T\x07x\n"
+    f"{C},d2,5,\n"
+)  # fmt: skip
+
+
+def test_a_lane_may_be_told_by_several_columns(put):
+    columns = CellsTableColumns.from_config({"barcode": "cell", "lane": ["who", "passage"], "label": "call"})
+    join = join_cells_table(pd.Index([A, B, C]), put("cells.csv", STRATA), columns, "d1|2", "S1")
+    assert list(join.cells["in_cells_table"]) == [False, True, False]
+    assert "1 of 3 barcodes found in lane 'd1 | 2'" in join.decision
+    with pytest.raises(UserError, match=r"cells_lane is 'd2 \| 2'.* column 'who' and 'passage' of cells.csv \(d1 \| 2"):
+        join_cells_table(pd.Index([A, B, C]), put("cells.csv", STRATA), columns, "d2 | 2", "S1")
+
+
+def test_control_characters_do_not_get_into_labels(put):
+    columns = CellsTableColumns(barcode="cell", lane="passage", label="call")
+    join = join_cells_table(pd.Index([B]), put("cells.csv", STRATA), columns, "2", "S1")
+    assert list(join.cells["author_label"]) == ["T x"]
+
+
+def test_only_listed_cells_are_kept_where_asked(put):
+    path = put("cells.csv", STRATA)
+    barcodes = pd.Index([C, A, "GATTACAGATTACA-1", B])
+    of_passage = CellsTableColumns(barcode="cell", lane="passage")
+    assert join_cells_table(barcodes, path, of_passage, "5", "S1").kept.all()
+    listed = CellsTableColumns.from_config({"barcode": "cell", "lane": "passage", "listed_only": True})
+    join = join_cells_table(barcodes, path, listed, "5", "S1")
+    assert list(join.kept) == [True, True, False, False]
+    assert "only listed cells kept: 2 left out" in join.decision
+
+
+def test_a_pattern_takes_the_barcode_out_of_its_column(put):
+    table = f"title,who\ncell one [{A}],d1\nbulk control,d9\ncell two [{B}],d2\n"
+    columns = CellsTableColumns(barcode="title", barcode_pattern=r"\[([^]]+)\]", donor="who")
+    join = join_cells_table(pd.Index([B, A]), put("cells.csv", table), columns, "", "S1")
+    assert list(join.cells["donor"]) == ["d2", "d1"]
+    assert "1 rows of the table without a barcode left out" in join.decision
+    wrong = CellsTableColumns(barcode="title", barcode_pattern=r"<(.+)>", donor="who")
+    with pytest.raises(UserError, match=r"fits no barcode of cells.csv \(first: 'cell one"):
+        join_cells_table(pd.Index([A]), put("cells.csv", table), wrong, "", "S1")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("[", "not a regular"), ("a", "has 0 groups"), ("(a)(b)", "2 groups")]
+)
+def test_a_pattern_has_one_group(pattern, message):
+    with pytest.raises(UserError, match=message):
+        CellsTableColumns(barcode_pattern=pattern)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from immunomod.acquire.archive import is_archive_name
-from immunomod.acquire.geo import GeoSite, RemoteFile, is_accession, parse_accession
+from immunomod.acquire.geo import GeoSite, RemoteFile, accession_folder, is_accession, parse_accession
 from immunomod.acquire.select import (
     COMPANIONS,
     ChoiceError,
@@ -103,7 +103,7 @@ def pick_row(row: SheetRow, dataset: str, site: GeoSite, sheet_folder: Path) -> 
     series = series_of(sources[0], dataset)
     if row.cells and not offered and series and not _local(row.cells, sheet_folder).is_file():
         offered = _offered(row, site, series)
-    cells = [_pick_cells(row, sheet_folder, offered)] if row.cells else []
+    cells = [_pick_cells(row, sheet_folder, offered, site, series)] if row.cells else []
     taken = {pick.source for pick in cells}
     counts = [pick for pick in dict.fromkeys(counts) if pick.source not in taken]
     if not counts:
@@ -150,10 +150,23 @@ def _offered(row: SheetRow, site: GeoSite, series: str) -> list[RemoteFile]:
     return [*listing.own, *listing.members]
 
 
-def _pick_cells(row: SheetRow, sheet_folder: Path, offered: Sequence[RemoteFile]) -> Pick:
+def _soft_file(row: SheetRow, site: GeoSite, series: str | None) -> list[RemoteFile]:
+    """The series' family SOFT file where the row names it as its per-cell table: one sample may be one cell."""
+    name = f"{series}_family.soft.gz"
+    if series is None or not row.cells.endswith(".soft.gz") or not matches(name, [row.cells]):
+        return []
+    if not site.series(series).samples:
+        raise row.error("cells", f"{site.base_url} has no SOFT file of {series}, or one without samples")
+    return [RemoteFile(name, site.url(accession_folder(series), "soft", name), None, series)]
+
+
+def _pick_cells(
+    row: SheetRow, sheet_folder: Path, listed: Sequence[RemoteFile], site: GeoSite, series: str | None
+) -> Pick:
     path = _local(row.cells, sheet_folder)
     if path.is_file():
         return Pick(row, CELLS, path, shared=True)
+    offered = [*listed, *_soft_file(row, site, series)]
     found = [file for file in offered if file.name == row.cells or matches(file.name, [row.cells])]
     if len(found) == 1:
         return Pick(row, CELLS, found[0], shared=True)

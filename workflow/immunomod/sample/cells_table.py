@@ -5,6 +5,9 @@ lane's ``AAACATACAATGCC-1`` became ``AAACATACAATGCC-11`` wherever the first lane
 was elsewhere. Joined by barcode alone, such a cell silently takes the donor and the label of the first lane's cell. So
 rows are first restricted to the library's lane, then matched by exact name, and only what is left is matched after
 removing such a suffix, where that is unambiguous.
+
+Where each cell is a GEO sample of its own, the series' family SOFT file is the table: one row per sample, see
+:mod:`immunomod.sample.soft_table`.
 """
 
 from __future__ import annotations
@@ -16,40 +19,86 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from immunomod.errors import UserError
 from immunomod.sample.readers.sniff import Kind, sniff
 from immunomod.sample.readers.tables import read_labelled_table
+from immunomod.sample.soft_table import is_soft, read_soft_table
 
 #: What make.unique (R), Seurat and scanpy append: digits, with or without a separator.
 _UNIQUE_SUFFIX = re.compile(r"^[._-]?\d{1,3}$")
 _LONGEST_SUFFIX = 4
+MOST_LANES_SHOWN = 30
+
+
+#: What a cell of a table holds besides text that can be written to HDF5 and shown on a page.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+#: Between the values of several lane columns, in the sheet's ``cells_lane``.
+LANE_SEPARATOR = "|"
+_ROLES = ("donor", "label", "doublet")
 
 
 @dataclass(frozen=True)
 class CellsTableColumns:
     """Names of the columns of a per-cell table (config ``cells_tables: {<dataset>: {...}}``); empty where absent.
 
-    ``barcode`` empty stands for the row names (a header one column short), else the first column. ``lane`` is the
-    column whose value, given in the sheet's ``cells_lane``, marks a library's rows.
+    Attributes
+    ----------
+    barcode
+        Empty stands for the row names (a header one column short), else the first column.
+    barcode_pattern
+        A regular expression with one group: what of the barcode column is the barcode. Rows that it does not fit are
+        left out.
+    lane
+        The column, or columns, whose value marks a library's rows. The sheet's ``cells_lane`` gives the value, or the
+        values in the same order with ``|`` between them.
+    listed_only
+        Keep only cells that the table lists (for the library's lane): a combined matrix split by a table, or an
+        author's own choice of cells.
     """
 
     barcode: str = ""
-    lane: str = ""
+    barcode_pattern: str = ""
+    lane: str | tuple[str, ...] = ""
     donor: str = ""
     label: str = ""
     doublet: str = ""
+    listed_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.barcode_pattern:
+            return
+        try:
+            groups = re.compile(self.barcode_pattern).groups
+        except re.error as error:
+            raise UserError(f"config, cells_tables, barcode_pattern: not a regular expression ({error})") from None
+        if groups != 1:
+            raise UserError(
+                f"config, cells_tables, barcode_pattern: {self.barcode_pattern!r} has {groups} groups; put brackets "
+                "around what is the barcode, once"
+            )
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The lane columns; empty where the table has none."""
+        return self.lane if isinstance(self.lane, tuple) else (self.lane,) if self.lane else ()
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> CellsTableColumns:
         """Build from a config section; an unknown key is a :class:`UserError`."""
-        known = {field.name for field in fields(cls)}
+        known = {entry.name for entry in fields(cls)}
         if unknown := sorted(set(section) - known):
             raise UserError(
                 f"config, cells_tables: unknown key {', '.join(unknown)}; the keys are {', '.join(sorted(known))}"
             )
-        return cls(**{key: str(value) for key, value in section.items() if value is not None})
+        values: dict[str, Any] = {key: value for key, value in section.items() if value is not None}
+        listed_only = bool(values.pop("listed_only", False))
+        lane = values.pop("lane", "")
+        lane = tuple(map(str, lane)) if isinstance(lane, list | tuple) else str(lane)
+        return cls(**{key: str(value) for key, value in values.items()}, lane=lane, listed_only=listed_only)
 
 
 def locate_cells_table(pattern: str, manifest: pd.DataFrame) -> Path:
@@ -73,11 +122,12 @@ class CellsJoin:
 
     ``cells``: one row per barcode, in their order; columns ``in_cells_table`` (bool), ``donor``, ``author_label``,
     ``author_doublet`` (str, empty where unknown; only those that the table has). ``decision`` says how they were
-    matched.
+    matched. ``kept``: which of the library's cells stay, shape (cells,); all of them unless only listed ones do.
     """
 
     cells: pd.DataFrame
     decision: str
+    kept: NDArray[np.bool_]
 
 
 def join_cells_table(barcodes: pd.Index, path: Path, columns: CellsTableColumns, lane: str, sample: str) -> CellsJoin:
@@ -99,7 +149,7 @@ def join_cells_table(barcodes: pd.Index, path: Path, columns: CellsTableColumns,
     UserError
         For an absent column or lane, barcodes that match nothing, and every match that is not one to one.
     """
-    table = _read(path, columns)
+    table, unnamed = _read(path, columns)
     rows = _rows_of_lane(table, path, columns, lane, sample)
     names = rows["barcode"]
     if repeated := list(names[names.duplicated()].unique()):
@@ -123,52 +173,107 @@ def join_cells_table(barcodes: pd.Index, path: Path, columns: CellsTableColumns,
             values = pd.Series("", index=barcodes, dtype=object)
             values[found] = rows[role].to_numpy()[positions[found]]
             cells[name] = values
-    decision = (
+    parts = [
         f"{found.sum():,} of {len(barcodes):,} barcodes found{f' in lane {lane!r}' if lane else ''}: "
         f"{found.sum() - stripped:,} by name, {stripped:,} after removing the suffix that had made them unique"
-    )
-    return CellsJoin(cells, decision)
+    ]
+    if unnamed:
+        parts.append(f"{unnamed:,} rows of the table without a barcode left out")
+    if lacking := len(names) - len(match):
+        parts.append(f"{lacking:,} rows{' of the lane' if lane else ''} name no cell of the library")
+    if columns.listed_only:
+        parts.append(f"only listed cells kept: {(~found).sum():,} left out")
+    kept = found if columns.listed_only else np.ones(len(barcodes), dtype=bool)
+    return CellsJoin(cells, "; ".join(parts), kept)
 
 
-def _read(path: Path, columns: CellsTableColumns) -> pd.DataFrame:
-    """The table's columns under the names of their roles, all str."""
+def _read(path: Path, columns: CellsTableColumns) -> tuple[pd.DataFrame, int]:
+    """The table's columns under the names of their roles, all str, and how many rows had no barcode.
+
+    ``lane`` holds the values of all lane columns, joined as :func:`_lane_name` does.
+    """
+    table = _read_table(path)
+    if columns.barcode:
+        names = _column(table, path, "barcode", columns.barcode)
+    elif table.index.dtype == object:
+        names = table.index.to_series()
+    else:
+        names = table.iloc[:, 0]
+    names = names.astype(str).reset_index(drop=True)
+    if columns.barcode_pattern:
+        names = names.str.extract(columns.barcode_pattern, expand=False).fillna("")
+        if not (names != "").any():
+            raise UserError(
+                f"config, cells_tables, barcode_pattern: {columns.barcode_pattern!r} fits no barcode of {path.name} "
+                f"(first: {_shown(table, columns)})"
+            )
+    out = pd.DataFrame({"barcode": names.to_numpy(dtype=object)})
+    for role in _ROLES:
+        if name := getattr(columns, role):
+            out[role] = _clean(_column(table, path, role, name))
+    if columns.lanes:
+        parts = [_clean(_column(table, path, "lane", name)) for name in columns.lanes]
+        out["lane"] = [_lane_name(values) for values in zip(*parts, strict=True)]
+    named = (out["barcode"] != "").to_numpy()
+    return out[named].reset_index(drop=True), int((~named).sum())
+
+
+def _read_table(path: Path) -> pd.DataFrame:
     file = sniff(path)
     if file.damage:
         raise UserError(file.damage)
     if file.kind is not Kind.TABLE:
         raise UserError(f"{path}: a per-cell table must be a text table; this is a {file.kind}")
-    table = read_labelled_table(path, file.lines)
-    roles = {field.name: getattr(columns, field.name) for field in fields(columns) if getattr(columns, field.name)}
-    for role, name in roles.items():
-        if name not in table.columns:
-            raise UserError(
-                f"config, cells_tables, {role}: {path.name} has no column {name!r}; its columns are "
-                f"{', '.join(str(column) for column in table.columns)}"
-            )
-    if "barcode" in roles:
-        names = table[roles["barcode"]]
-    elif table.index.dtype == object:
-        names = table.index.to_series()
-    else:
-        names = table.iloc[:, 0]
-    out = pd.DataFrame({"barcode": names.astype(str).to_numpy(dtype=object)})
-    for role, name in roles.items():
-        out[role] = table[name].to_numpy(dtype=object)
-    return out
+    return read_soft_table(path) if is_soft(file) else read_labelled_table(path, file.lines)
+
+
+def _column(table: pd.DataFrame, path: Path, role: str, name: str) -> pd.Series:
+    """The column of this name, or the one that differs from it by case alone."""
+    alike = [column for column in table.columns if str(column).casefold() == name.casefold()]
+    if name in table.columns:
+        alike = [name]
+    if len(alike) != 1:
+        raise UserError(
+            f"config, cells_tables, {role}: {path.name} has {'several columns' if alike else 'no column'} {name!r}; "
+            f"its columns are {', '.join(str(column) for column in table.columns)}"
+        )
+    return table[alike[0]]
+
+
+def _clean(values: pd.Series) -> NDArray[np.object_]:
+    """Values from outside as one line of text each."""
+    return np.array([_CONTROL.sub(" ", str(value)).strip() for value in values], dtype=object)
+
+
+def _shown(table: pd.DataFrame, columns: CellsTableColumns) -> str:
+    values = table[columns.barcode] if columns.barcode in table else table.index.to_series()
+    return repr(_CONTROL.sub(" ", str(values.iloc[0])))[:200]
+
+
+def _lane_name(values: tuple[str, ...] | list[str]) -> str:
+    """One name for the values of several lane columns: ``Donor1 | 5``."""
+    return f" {LANE_SEPARATOR} ".join(values)
 
 
 def _rows_of_lane(table: pd.DataFrame, path: Path, columns: CellsTableColumns, lane: str, sample: str) -> pd.DataFrame:
-    if columns.lane:
+    if columns.lanes:
         lanes = sorted(table["lane"].unique())
+        given = lane
+        if len(columns.lanes) > 1:
+            lane = _lane_name([part.strip() for part in lane.split(LANE_SEPARATOR)]) if lane else ""
+        shown = ", ".join(lanes[:MOST_LANES_SHOWN]) + (
+            f" and {len(lanes) - MOST_LANES_SHOWN:,} more" if len(lanes) > MOST_LANES_SHOWN else ""
+        )
+        wording = " and ".join(map(repr, columns.lanes))
         if not lane:
             raise UserError(
                 f"samples.tsv, sample {sample}: cells_lane is empty, and {path.name} holds the lanes "
-                f"{', '.join(lanes)} in column {columns.lane!r}; say which of them is this library"
+                f"{shown} in column {wording}; say which of them is this library"
             )
         if lane not in lanes:
             raise UserError(
-                f"samples.tsv, sample {sample}: cells_lane is {lane!r}, which is not in column {columns.lane!r} of "
-                f"{path.name} ({', '.join(lanes)})"
+                f"samples.tsv, sample {sample}: cells_lane is {given!r}, which is not in column {wording} of "
+                f"{path.name} ({shown})"
             )
         return table.loc[table["lane"] == lane].reset_index(drop=True)
     if lane:
