@@ -170,7 +170,7 @@ def test_a_lane_may_be_told_by_several_columns(put):
     columns = CellsTableColumns.from_config({"barcode": "cell", "lane": ["who", "passage"], "label": "call"})
     join = join_cells_table(pd.Index([A, B, C]), put("cells.csv", STRATA), columns, "d1|2", "S1")
     assert list(join.cells["in_cells_table"]) == [False, True, False]
-    assert "1 of 3 barcodes found in lane 'd1 | 2'" in join.decision
+    assert "1 of 3 barcodes found in lane 'd1|2'" in join.decision
     with pytest.raises(UserError, match=r"cells_lane is 'd2 \| 2'.* column 'who' and 'passage' of cells.csv \(d1 \| 2"):
         join_cells_table(pd.Index([A, B, C]), put("cells.csv", STRATA), columns, "d2 | 2", "S1")
 
