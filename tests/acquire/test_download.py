@@ -10,17 +10,10 @@ import pytest
 from geo_server import Fault, GeoServer
 from geo_tree import FAST, SERIES, Tree, noise
 
-from immunomod.acquire.download import (
-    Client,
-    NotFoundError,
-    Remote,
-    TransferSettings,
-    index_names,
-    inspect_file,
-    looks_like_html,
-    read_receipt,
-    retry_after_s,
-)
+from immunomod.acquire.answers import index_names, retry_after_s
+from immunomod.acquire.checks import inspect_file, looks_like_html
+from immunomod.acquire.download import Client, NotFoundError, Remote, TransferSettings
+from immunomod.acquire.parts import read_receipt
 from immunomod.errors import UserError
 from immunomod.files import sha256
 
@@ -358,18 +351,3 @@ def test_settings_are_checked() -> None:
         TransferSettings(attempts=0)
     with pytest.raises(UserError, match="timeout_s"):
         TransferSettings(timeout_s=0)
-
-
-def test_progress_is_shown_for_large_files(
-    server: GeoServer,
-    big: Remote,
-    client: Client,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    client.fetch(big, tmp_path / "quiet.gz")
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr("immunomod.acquire.download.LARGE_BYTES", 1000)
-    client.fetch(big, tmp_path / "loud.gz")
-    assert "GSE1234_big.gz: 0 of 0 MB" in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """The files of one dataset: from the sheet's rows to bytes on disk and a manifest of them.
 
 All choices are made, and all mistakes in them reported, before anything large is fetched. A local file is used where
-it lies; what is fetched or unpacked lands under ``files/`` in the dataset's folder.
+it lies; what is fetched or unpacked lands under ``files/`` in the dataset's folder, several files at a time. The
+manifest does not depend on which file arrives first.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ from typing import Any
 
 import pandas as pd
 
-from immunomod.acquire.archive import DamagedArchiveError, Member, UnpackLimits, is_archive_name, unpack
-from immunomod.acquire.download import (
-    Client,
-    NotFoundError,
-    Receipt,
-    Remote,
-    TransferSettings,
-    inspect_file,
-    receipt_path,
-    utc_time,
-)
-from immunomod.acquire.geo import GeoSite, RemoteFile
-from immunomod.acquire.plan import CELLS, Pick, pick_row, refuse_same_matrix, sheet_rows
+from immunomod.acquire.archive import UnpackLimits, is_archive_name, refuse_foreign
+from immunomod.acquire.download import Client, TransferSettings
+from immunomod.acquire.geo import GeoSite
+from immunomod.acquire.plan import Pick, pick_row, refuse_same_matrix, sheet_rows
+from immunomod.acquire.progress import Progress
+from immunomod.acquire.room import refuse_if_too_large
 from immunomod.acquire.select import counts_names, list_names, matches
+from immunomod.acquire.store import Acquired, Store
 from immunomod.errors import UserError
 from immunomod.files import write_tsv
+from immunomod.sections import read_values, require
 
 MANIFEST_COLUMNS = ["dataset", "sample", "file", "path", "url", "bytes", "sha256", "retrieved", "role"]
 METADATA = "metadata"
+#: The config's names of the bounds on archives.
+LIMIT_KEYS = {
+    "max_members": "members",
+    "max_unpacked_bytes": "bytes",
+    "max_archive_depth": "depth",
+    "max_unpacked_ratio": "ratio",
+}
 
 
 @dataclass(frozen=True)
@@ -44,27 +47,17 @@ class AcquireSettings:
     @classmethod
     def from_config(cls, geo: Mapping[str, Any]) -> AcquireSettings:
         """From the config's section ``geo``; ``base_url`` is not looked at."""
-        bounds = {"max_members": "members", "max_unpacked_bytes": "bytes", "max_archive_depth": "depth"}
         transfer = {item.name for item in fields(TransferSettings)}
-        unknown = set(geo) - set(bounds) - transfer - {"base_url"}
+        unknown = set(geo) - set(LIMIT_KEYS) - transfer - {"base_url"}
         if unknown:
             raise UserError(f"config, section geo: unknown settings {', '.join(sorted(unknown))}")
+        bounds = {key: value for key, value in geo.items() if key in LIMIT_KEYS}
+        for key, value in bounds.items():
+            require(isinstance(value, int) and not isinstance(value, bool), "geo", key, value, "a whole number")
         return cls(
-            TransferSettings(**{key: value for key, value in geo.items() if key in transfer}),
-            UnpackLimits(**{bounds[key]: value for key, value in geo.items() if key in bounds}),
+            TransferSettings(**read_values(TransferSettings, {k: v for k, v in geo.items() if k in transfer}, "geo")),
+            UnpackLimits(**{LIMIT_KEYS[key]: value for key, value in bounds.items()}),
         )
-
-
-@dataclass(frozen=True)
-class Acquired:
-    """A file on disk that a reader can open. ``inner`` is its path inside the archive it came from."""
-
-    path: Path
-    url: str
-    bytes: int
-    sha256: str
-    retrieved: str
-    inner: str = ""
 
 
 def acquire_dataset(
@@ -85,8 +78,7 @@ def acquire_dataset(
     samples
         The sheet's rows of this dataset, all str: ``sample``, ``source`` (path, ``GSM…`` or ``GSE…``), optional
         ``files`` (glob patterns, comma-separated) and ``cells`` (a path, or the name or pattern of a file of the
-        series). The
-        index is the row number in the sheet, for messages.
+        series). The index is the row number in the sheet, for messages.
     base_url
         GEO's address or a mirror's: https, http, file, or a plain path.
     folder
@@ -113,8 +105,10 @@ def acquire_dataset(
     site = GeoSite(base_address(base_url), client, folder / "files" / "metadata")
     picks = [pick for row in rows for pick in pick_row(row, dataset, site, sheet_folder)]
     refuse_same_matrix(picks)
-    store = _Store(client, folder / "files", settings.limits)
-    entries = [(pick, file) for pick in picks for file in _collect(pick, store)]
+    refuse_if_too_large(dataset, picks, folder / "files")
+    store = Store(client, folder / "files", settings.limits, Progress(dataset))
+    found = store.gather(picks)
+    entries = [(pick, file) for pick in picks for file in _chosen(pick, found[pick.source])]
     write_tsv(_metadata(dataset, site, store), folder / "metadata.tsv")
     return _manifest(dataset, entries, {row.sample for row in rows})
 
@@ -126,90 +120,9 @@ def base_address(base_url: str) -> str:
     return Path(base_url).expanduser().resolve().as_uri()
 
 
-class _Store:
-    """Where fetched and unpacked files lie; fetches each one once."""
-
-    def __init__(self, client: Client, folder: Path, limits: UnpackLimits) -> None:
-        self.client = client
-        self.folder = folder
-        self.limits = limits
-        self.archives: dict[Path, Receipt] = {}
-        self._have: dict[RemoteFile | Path, list[Acquired]] = {}
-
-    def remote(self, file: RemoteFile) -> list[Acquired]:
-        """The file, or the files in it if it is an archive."""
-        if file not in self._have:
-            self._have[file] = self._remote(file)
-        return self._have[file]
-
-    def local(self, path: Path) -> list[Acquired]:
-        """A user's own file, or the files in it if it is an archive."""
-        if path not in self._have:
-            self._have[path] = self._local(path)
-        return self._have[path]
-
-    def _remote(self, file: RemoteFile) -> list[Acquired]:
-        target = self.folder / file.owner / file.name
-        # What RAW.tar holds too is not insisted on.
-        remote = Remote(file.url, file.bytes, listed=not file.archive_url)
-        try:
-            receipt = self.client.fetch(remote, target)
-        except NotFoundError:
-            if not file.archive_url:
-                raise
-            return self._from_archive(file)
-        if not is_archive_name(file.name):
-            return [Acquired(target, file.url, receipt.bytes, receipt.sha256, receipt.retrieved)]
-        try:
-            return self._unpacked(target, receipt)
-        except DamagedArchiveError:  # fetched once more from scratch
-            target.unlink()
-            receipt_path(target).unlink(missing_ok=True)
-            return self._unpacked(target, self.client.fetch(remote, target))
-
-    def _unpacked(self, archive: Path, receipt: Receipt) -> list[Acquired]:
-        self.archives[archive] = receipt
-        folder = archive.parent / "unpacked" / archive.name
-        members = unpack(archive, folder, receipt.sha256, self.limits)
-        return [_member(folder, member, receipt.url, receipt.retrieved) for member in members]
-
-    def _from_archive(self, file: RemoteFile) -> list[Acquired]:
-        name = file.archive_url.rpartition("/")[2]
-        owner = file.archive_url.split("/")[-3]
-        found = [
-            member
-            for member in self.remote(RemoteFile(name, file.archive_url, None, owner))
-            if file.name in member.inner.split("/")
-        ]
-        if not found:
-            raise NotFoundError(f"{file.name} is neither at {file.url} nor in {name}: the server's listing is wrong")
-        return found
-
-    def _local(self, path: Path) -> list[Acquired]:
-        inspection = inspect_file(path)
-        if inspection.damage:
-            raise UserError(f"{path} is damaged: {inspection.damage}. Replace it by a whole copy")
-        changed = utc_time(path.stat().st_mtime)
-        if not is_archive_name(path.name):
-            return [Acquired(path, "", inspection.bytes, inspection.sha256, changed)]
-        folder = self.folder / "local" / f"{inspection.sha256[:12]}_{path.name}"
-        members = unpack(path, folder, inspection.sha256, self.limits)
-        return [_member(folder, member, "", changed) for member in members]
-
-
-def _member(folder: Path, member: Member, url: str, retrieved: str) -> Acquired:
-    address = f"{url}#{member.name}" if url else ""
-    return Acquired(folder / member.name, address, member.bytes, member.sha256, retrieved, member.name)
-
-
-def _collect(pick: Pick, store: _Store) -> list[Acquired]:
-    """Bring a chosen file to disk; of an archive, the files that the row's patterns name."""
+def _chosen(pick: Pick, files: list[Acquired]) -> list[Acquired]:
+    """The files of a chosen source; of an archive, those that the row's patterns name."""
     source = pick.source
-    try:
-        files = store.local(source) if isinstance(source, Path) else store.remote(source)
-    except UserError as error:
-        column = "cells" if pick.role == CELLS else "source"
-        raise pick.row.error(column, error) from error
     patterns = pick.row.patterns
     if not is_archive_name(source.name) or (patterns and matches(source.name, patterns)):
         return files
@@ -218,6 +131,11 @@ def _collect(pick: Pick, store: _Store) -> list[Acquired]:
     if not kept:
         fits = f"fits {pick.row.files}" if patterns else "could hold counts"
         raise pick.row.error("files", f"no file in {source.name} {fits}; there are {list_names(names)}")
+    for name in sorted(kept):
+        try:
+            refuse_foreign(name)
+        except UserError as error:
+            raise pick.row.error("files", f"in {source.name}: {error}") from None
     return [file for file in files if file.inner in kept]
 
 
@@ -247,10 +165,10 @@ def _manifest(dataset: str, entries: Sequence[tuple[Pick, Acquired]], samples: s
     return table.sort_values(["sample", "role", "path"], kind="stable", ignore_index=True)
 
 
-def _metadata(dataset: str, site: GeoSite, store: _Store) -> pd.DataFrame:
+def _metadata(dataset: str, site: GeoSite, store: Store) -> pd.DataFrame:
     """Files that were fetched but are not for a reader: SOFT, listings, archives."""
     lines = [
         _line(dataset, "", Acquired(path, receipt.url, receipt.bytes, receipt.sha256, receipt.retrieved), METADATA)
-        for path, receipt in {**site.receipts, **store.archives}.items()
+        for path, receipt in {**site.receipts, **dict(sorted(store.archives.items()))}.items()
     ]
     return pd.DataFrame(lines, columns=MANIFEST_COLUMNS)
