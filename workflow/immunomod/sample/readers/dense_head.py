@@ -124,7 +124,7 @@ def _first_lines(path: Path, n_lines: int) -> list[str]:
     """The first complete lines: ``n_lines``, or as many as the first megabytes hold, but two at least."""
     blocks: list[bytes] = []
     size, ends, whole = 0, 0, True
-    with closing(read_blocks(path, _BLOCK_BYTES)) as stream:  # type: ignore[type-var]
+    with closing(read_blocks(path, _BLOCK_BYTES)) as stream:
         for block in stream:
             blocks.append(block)
             size += len(block)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,9 @@ def _number(text: np.ndarray, i: int, end: int) -> float:
     negative = i < end and text[i] == _MINUS
     if i < end and (text[i] == _MINUS or text[i] == _PLUS):
         i += 1
-    mantissa, exponent, digits, seen = np.int64(0), np.int64(0), 0, 0
+    mantissa: Any = np.int64(0)
+    exponent: Any = np.int64(0)
+    digits, seen = 0, 0
     behind_point = False
     while i < end:
         c = np.int64(text[i])

@@ -33,6 +33,8 @@ _MAGIC_HDF5 = b"\x89HDF\r\n\x1a\n"
 _MAGIC_ZIP = b"PK\x03\x04"
 _MAGIC_BZIP2 = b"BZh"
 _MAGIC_XZ = b"\xfd7zXZ"
+#: First parts of the zips that office programs write; those of a workbook lie under xl/.
+_OFFICE_PARTS = (b"[Content_Types].xml", b"_rels/", b"docProps/", b"customXml/", b"xl/")
 _DAMAGED: tuple[type[Exception], ...] = (
     EOFError,
     gzip.BadGzipFile,
@@ -55,6 +57,7 @@ class Kind(StrEnum):
     LOOM = "loom matrix"
     HDF5 = "HDF5 file of another kind"
     TABLE = "text table"
+    XLSX = "Excel workbook"
     HTML = "web page"
     ARCHIVE = "archive"
     R_OBJECT = "R object"
@@ -178,6 +181,8 @@ def sniff(path: Path) -> SniffedFile:
 def _kind_of(head: bytes) -> Kind:
     if not head.strip():
         return Kind.EMPTY
+    if head.startswith(_MAGIC_ZIP) and head[30:].startswith(_OFFICE_PARTS) and b"xl/" in head:
+        return Kind.XLSX
     if head.startswith((_MAGIC_ZIP, _MAGIC_XZ, _MAGIC_GZIP)) or head[257:262] == b"ustar":
         return Kind.ARCHIVE
     if _R_HEAD.match(head):
