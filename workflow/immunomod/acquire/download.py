@@ -205,6 +205,24 @@ class Client:
         remote = Remote(url.rstrip("/") + "/")
         return self._persist(remote.url, lambda: self._read_index(remote), lambda: 0)
 
+    def size(self, url: str) -> int | None:
+        """Bytes of a file as its source declares them; None where it does not, or has no such file."""
+        if url.startswith("file:"):
+            path = file_url_path(url)
+            return path.stat().st_size if path.is_file() else None
+        remote = Remote(url)
+
+        def ask() -> int | None:
+            with self._request(remote, {}) as response:
+                check_status(response, remote)
+                length = response.headers.get("Content-Length", "")
+                return int(length) if length.isdecimal() else None
+
+        try:
+            return self._persist(url, ask, lambda: 0)
+        except NotFoundError:
+            return None
+
     def _transfer(self, remote: Remote, part: Part, progress: FileProgress) -> str:
         """Fill ``part`` with the whole file; returns the source's version tag."""
         scheme = urlsplit(remote.url).scheme

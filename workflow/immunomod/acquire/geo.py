@@ -37,6 +37,8 @@ class GeoSample:
     organism: str = ""
     characteristics: dict[str, str] = field(default_factory=dict)
     links: tuple[str, ...] = ()
+    library_strategy: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,8 @@ def _soft_sample(record: dict[str, list[str]]) -> GeoSample:
         organism="; ".join(dict.fromkeys(record.get("Sample_organism_ch1", []))),
         characteristics={name: "; ".join(values) for name, values in characteristics.items()},
         links=_links(record, "Sample_supplementary_file"),
+        library_strategy=_first(record, "Sample_library_strategy"),
+        description="; ".join(record.get("Sample_description", [])),
     )
 
 
