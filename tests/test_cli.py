@@ -15,17 +15,23 @@ def test_version():
     assert run(app, ["version"]).stdout.strip() == __version__
 
 
-def test_check_sums_up_a_study_without_mistake(repository):
-    done = run(app, ["check", "--config", str(repository / "config" / "demo" / "config.yaml")])
-    assert done.exit_code == 0
+def test_check_sums_up_a_study_without_mistake(repository, tmp_path):
+    config = repository / "config" / "demo" / "config.yaml"
+    done = run(app, ["check", "--config", str(config), "--results", str(tmp_path), "--out", str(tmp_path / "check")])
+    assert done.exit_code == 0, done.stdout
     assert "12 samples of 1 data sets" in done.stdout
-    assert "coculture_vs_alone" in done.stdout
+    assert "coculture_vs_alone in GSE900000001, MSC: 4 test, 4 reference replicates, 4 pairs" in done.stdout
+    assert done.stdout.rstrip().endswith("no problem found")
+    assert read_tsv(tmp_path / "check" / "problems.tsv").empty
 
 
-def test_check_names_a_mistake(repository):
-    done = run(app, ["check", "--config", str(repository / "config" / "config.yaml")])
+def test_check_names_a_mistake(repository, tmp_path):
+    config = repository / "config" / "config.yaml"
+    done = run(app, ["check", "--config", str(config), "--results", str(tmp_path)])
     assert done.exit_code == 1
-    assert "row 2, column source" in done.stderr
+    assert "samples.tsv row 2, column source: " in done.stdout
+    assert "D3_coculture does not exist. Fix: correct the path" in done.stdout
+    assert "9 errors. Mend what is listed" in done.stderr
     assert "Traceback" not in done.stderr
 
 

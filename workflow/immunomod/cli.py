@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from immunomod import __version__
-from immunomod.errors import UserError, exit_on_user_error
+from immunomod.errors import UserError, count_problems, exit_on_user_error
 
 app = typer.Typer(
     help="What co-culture with mesenchymal stromal cells does to immune cells, and back.",
@@ -27,12 +27,27 @@ def version() -> None:
 @app.command()
 def check(
     config: Annotated[Path, typer.Option(help="The config file of the study.")] = Path("config/config.yaml"),
+    results: Annotated[
+        Path | None, typer.Option(help="The run's folder of results, where metadata of GEO are kept.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network, and say what was not looked at.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A folder for problems.tsv, coverage.tsv and summary.txt.")] = None,
 ) -> None:
-    """Read the config, the sheets, the programmes and the markers, and report any mistake with its row and column."""
-    from immunomod.preflight import check_study
+    """Look at a study before it is run: config, sheets, programmes, files and their headers, designs, disk and memory.
+
+    Every problem is named by file, row and column, with its fix. Exit status 1 if there is an error, 0 with warnings.
+    """
+    from immunomod.preflight import check_file
 
     with exit_on_user_error():
-        typer.echo(check_study(config))
+        findings = check_file(config, results, offline)
+        if out is not None:
+            findings.write(out)
+        typer.echo(findings.text())
+        if findings.has_errors:
+            raise UserError(
+                f"{config}: {count_problems(findings.problems)}. Mend what is listed above and check again."
+            )
 
 
 @app.command()

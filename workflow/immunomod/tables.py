@@ -36,14 +36,14 @@ def describe(error: jsonschema.ValidationError) -> tuple[str, str]:
     wanted: Any = error.validator_value
     described = schema.get("description", "") if isinstance(schema, Mapping) else ""
     hint = f" ({described})" if described else ""
-    value = error.instance
+    value: Any = error.instance
     match error.validator:
         case "enum":
             return f"{value!r} is not one of {', '.join(map(repr, wanted))}", "write one of them, or leave it empty"
         case "pattern":
             return f"{value!r} is not allowed here", f"write {described}" if described else "correct it"
         case "anyOf":
-            names = [name for part in wanted for name in part["required"]]
+            names = [name for part in wanted for name in part.get("required", [])]
             return f"one of {', '.join(names)} must be given", f"fill in {' or '.join(names)}"
         case "dependentRequired":
             lacking = [name for key, names in wanted.items() if key in value for name in names if name not in value]

@@ -187,6 +187,18 @@ def join_cells_table(barcodes: pd.Index, path: Path, columns: CellsTableColumns,
     return CellsJoin(cells, "; ".join(parts), kept)
 
 
+def rows_of_library(path: Path, columns: CellsTableColumns, lane: str, sample: str) -> pd.DataFrame:
+    """A library's rows of a per-cell table: ``barcode`` and ``donor``, ``label``, ``doublet``, ``lane`` where it has them.
+
+    Raises
+    ------
+    UserError
+        For an absent column or lane.
+    """
+    table, _ = _read(path, columns)
+    return _rows_of_lane(table, path, columns, lane, sample)
+
+
 def _read(path: Path, columns: CellsTableColumns) -> tuple[pd.DataFrame, int]:
     """The table's columns under the names of their roles, all str, and how many rows had no barcode.
 

@@ -1,0 +1,52 @@
+"""The tables behind the sheets: gene programmes and cell markers, a lab's own among them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from immunomod.atlas.markers import load_markers
+from immunomod.errors import Problem, UserError, split_fix
+from immunomod.programs import ProgramSet, load_programs
+from immunomod.tables import examine_table
+
+_PLACE = re.compile(r"(?P<file>[^\n]+?),? row (?P<row>\d+)(?:, column (?P<column>\w+))?: (?P<text>.*)", re.DOTALL)
+
+
+def examine_programs(folders: Sequence[str]) -> tuple[ProgramSet | None, list[Problem]]:
+    """The programmes of all folders, or None and what is wrong with them."""
+    problems: list[Problem] = []
+    for folder in map(Path, folders):
+        unique = ("program", "gene_human", "gene_mouse")
+        problems += examine_table(folder / "programs.tsv", "programs", unique).problems
+        problems += examine_table(folder / "programs_meta.tsv", "programs_meta", ("program",)).problems
+    if problems:
+        return None, problems
+    try:
+        return load_programs(folders), []
+    except UserError as error:
+        return None, [placed(str(error), folders[0])]
+
+
+def examine_markers(folder: str) -> list[Problem]:
+    """What is wrong with the tables of cell classes and their markers."""
+    problems = examine_table(Path(folder) / "cell_classes.tsv", "cell_classes", ("cell_class",)).problems
+    problems += examine_table(Path(folder) / "markers.tsv", "markers").problems
+    if problems:
+        return problems
+    try:
+        load_markers(Path(folder))
+    except UserError as error:
+        return [placed(str(error), folder)]
+    return []
+
+
+def placed(text: str, file: str) -> Problem:
+    """A message as a problem; its file, row and column are taken from its beginning where they stand there."""
+    text = " ".join(text.split())
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        return Problem(file, *split_fix(text, "correct the table"))
+    problem, fix = split_fix(match["text"], "correct the row")
+    return Problem(match["file"], problem, fix, int(match["row"]), match["column"] or "")
