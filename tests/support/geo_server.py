@@ -16,6 +16,8 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +36,7 @@ class Fault:
     ``drop_after``: the connection ends after so many bytes of the body (with ``reset``, by a TCP reset);
     ``truncate_to``: a short body under an honest Content-Length; ``corrupt_at``: the byte at this offset of the file
     is flipped; ``stall_s``: silence before the body; ``etag``: another version tag, which ``If-Range`` is held
-    against; ``page``: an HTML page as status 200, with ``content_type``.
+    against; ``page``: an HTML page as status 200, with ``content_type``; ``rate``: bytes of the body a second.
     """
 
     status: int = 0
@@ -44,6 +46,7 @@ class Fault:
     truncate_to: int | None = None
     corrupt_at: int | None = None
     stall_s: float = 0.0
+    rate: float = 0.0
     etag: str = ""
     ignore_range: bool = False
     ignore_if_range: bool = False
@@ -71,6 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        with self.server.counted():
+            self._answer_get(path)
+
+    def _answer_get(self, path: str) -> None:
         fault = self.server.take(path, self.headers.get("Range"), self.headers.get("If-Range"))
         file = (self.server.root / path.lstrip("/")).resolve()
         if not file.is_relative_to(self.server.root):
@@ -133,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for start in range(0, end, BLOCK_BYTES):
                 self.wfile.write(body[start : min(start + BLOCK_BYTES, end)])
+                if fault.rate:
+                    time.sleep(BLOCK_BYTES / fault.rate)
             self.wfile.flush()
         except OSError:  # the client has left
             self.close_connection = True
@@ -162,7 +171,19 @@ class _Server(ThreadingHTTPServer):
         self.root = root.resolve()
         self.faults: dict[str, list[Fault]] = {}
         self.requests: list[Request] = []
+        self.at_once = self.most_at_once = 0
         self.lock = Lock()
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        with self.lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.at_once -= 1
 
     def take(self, path: str, asked: str | None, if_range: str | None) -> Fault:
         with self.lock:
@@ -206,6 +227,12 @@ class GeoServer:
         with self._server.lock:
             return list(self._server.requests)
 
+    @property
+    def most_at_once(self) -> int:
+        """Most requests that were being answered at the same time."""
+        with self._server.lock:
+            return self._server.most_at_once
+
     def requested(self) -> list[str]:
         """Base names of the paths asked for, in order (a folder's name ends in ``/``)."""
         return [
@@ -222,6 +249,7 @@ class GeoServer:
         with self._server.lock:
             self._server.requests.clear()
             self._server.faults.clear()
+            self._server.most_at_once = 0
 
 
 if __name__ == "__main__":

@@ -61,6 +61,15 @@ class Tree:
         self.write_filelist()
         self.write_soft()
 
+    def offer(self, files: dict[str, dict[str, bytes]]) -> None:
+        """Replace the samples' files, by accession and name; RAW.tar keeps what it held."""
+        self.sample_files = files
+        for gsm, named in files.items():
+            for name, content in named.items():
+                self.write(f"{SAMPLES}/{gsm}/suppl/{name}", content)
+        self.write_filelist()
+        self.write_soft()
+
     def write(self, path: str, content: bytes) -> Path:
         file = self.root / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)

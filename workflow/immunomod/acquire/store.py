@@ -125,18 +125,22 @@ class Store:
         return self._once.get(target, lambda: self._fetch(file, target, progress))
 
     def _fetch(self, file: RemoteFile, target: Path, progress: FileProgress) -> list[Acquired]:
-        # What RAW.tar holds too is not insisted on.
-        remote = Remote(file.url, file.bytes, listed=not file.archive_url)
+        if not file.archive_url:
+            return self._fetch_whole(Remote(file.url, file.bytes, listed=True), target, progress)
+        try:  # what RAW.tar holds too is not insisted on
+            return self._fetch_whole(Remote(file.url, file.bytes), target, progress)
+        except NotFoundError:
+            found = self._from_archive(file)
+        # In neither place: either the listing is wrong, or the server is for a while.
+        return found or self._fetch_whole(Remote(file.url, file.bytes, listed=True), target, progress)
+
+    def _fetch_whole(self, remote: Remote, target: Path, progress: FileProgress) -> list[Acquired]:
+        """Fetch a file, and unpack it if it is an archive; one that turns out to be damaged is fetched once more."""
         damage: DamagedArchiveError | None = None
-        for _ in range(2):  # an archive that turns out to be damaged is fetched once more
-            try:
-                receipt = self.client.fetch(remote, target, progress)
-            except NotFoundError:
-                if not file.archive_url:
-                    raise
-                return self._from_archive(file)
-            if not is_archive_name(file.name):
-                return [Acquired(target, file.url, receipt.bytes, receipt.sha256, receipt.retrieved)]
+        for _ in range(2):
+            receipt = self.client.fetch(remote, target, progress)
+            if not is_archive_name(target.name):
+                return [Acquired(target, remote.url, receipt.bytes, receipt.sha256, receipt.retrieved)]
             try:
                 return self._unpacked(target, receipt)
             except DamagedArchiveError as error:
@@ -155,15 +159,13 @@ class Store:
         return [_member(folder, member, receipt.url, receipt.retrieved) for member in members]
 
     def _from_archive(self, file: RemoteFile) -> list[Acquired]:
+        """The file out of its series' RAW.tar; none if that holds no file of its name."""
         name = file.archive_url.rpartition("/")[2]
         owner = file.archive_url.split("/")[-3]
         archive = RemoteFile(name, file.archive_url, None, owner)
         target = fetched_path(archive, self.folder)
         members = self._once.get(target, lambda: self._fetch(archive, target, self.progress.add(None)))
-        found = [member for member in members if file.name in member.inner.split("/")]
-        if not found:
-            raise NotFoundError(f"{file.name} is neither at {file.url} nor in {name}: the server's listing is wrong")
-        return found
+        return [member for member in members if file.name in member.inner.split("/")]
 
     def _local(self, path: Path) -> list[Acquired]:
         try:
