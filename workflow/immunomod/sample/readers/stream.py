@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +18,7 @@ BLOCK_BYTES = 4 << 20
 _AHEAD = 2
 
 
-def read_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+def read_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[bytes, None, None]:
     """Yield the decompressed bytes of ``path`` in blocks of up to ``block_bytes``.
 
     Raises
