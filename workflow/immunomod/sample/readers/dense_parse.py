@@ -351,9 +351,9 @@ class ParsedTable:
         self.parts.append(_Part(columns.astype(position), _compact(values), row_ends.astype(np.int64)))
 
     def _result(self, n_entries: int) -> tuple[np.ndarray, np.ndarray]:
-        types_seen = {part.values.dtype for part in self.parts}
-        exact = [kind for kind in types_seen if kind.kind == "f"]
-        kind = np.result_type(*exact) if exact else np.dtype(np.int32)
+        kinds = [part.values.dtype for part in self.parts]
+        whole = all(kind.kind != "f" for kind in kinds)
+        kind = np.dtype(np.int32) if whole else np.result_type(*kinds)
         return np.empty(n_entries, dtype=np.int32), np.empty(n_entries, dtype=kind)
 
     def rows_as_cells(self) -> sparse.csr_matrix:
@@ -398,10 +398,13 @@ def _csr(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple
 
 
 def _compact(values: np.ndarray) -> np.ndarray:
-    """The same numbers in the smallest type: whole ones exactly, fractions as float32 as expression files do."""
+    """The same numbers in the smallest type: whole ones exactly, fractions as float32 unless that made one whole."""
     largest = float(np.abs(values).max()) if values.size else 0.0
-    if np.any(values != np.floor(values)) or largest > np.iinfo(np.int32).max:
-        return values.astype(np.float32 if largest < 1 << 24 else np.float64)
+    whole = values == np.floor(values)
+    if not whole.all() or largest > np.iinfo(np.int32).max:
+        short = values.astype(np.float32)
+        same = largest < 1 << 24 and np.array_equal(short == np.floor(short), whole)
+        return short if same else values.copy()
     if values.size and float(values.min()) < 0:
         return values.astype(np.int32)
     return values.astype(np.uint8 if largest < 1 << 8 else np.uint16 if largest < 1 << 16 else np.int32)
