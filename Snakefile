@@ -16,6 +16,7 @@ pathvars:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/check.smk"
 include: "workflow/rules/acquire.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/atlas.smk"
@@ -31,6 +32,7 @@ rule all:
     default_target: True
     input:
         "<results>/report/index.html",
+        "<results>/check/problems.tsv",
         "<results>/ledger.tsv",
         "<results>/samples/qc.tsv",
         "<results>/synthesis/program_meta.tsv",

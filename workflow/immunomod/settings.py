@@ -108,6 +108,14 @@ class Run:
         """Data sets that a contrast compares within."""
         return split_list(self.contrast_row(contrast)["dataset"])
 
+    @cached_property
+    def tables(self) -> list[str]:
+        """Tables of programmes and markers that the config names."""
+        folders = [Path(folder) for folder in self.config["programs"]]
+        paths = [folder / name for folder in folders for name in ("programs.tsv", "programs_meta.tsv")]
+        markers = Path(self.config["annotation"]["markers"])
+        return [str(path) for path in (*paths, markers / "cell_classes.tsv", markers / "markers.tsv")]
+
     def local_sources(self, dataset: str) -> list[str]:
         """Files on this machine that a data set's rows name, those of a named folder among them."""
         rows = self.samples[self.samples["dataset"] == dataset]

@@ -3,6 +3,8 @@
 
 rule acquire_dataset:
     input:
+        # an edited sheet is checked again, and fetches again only what it changed
+        checked=ancient("<results>/check/problems.tsv"),
         local=lambda wildcards: RUN.local_sources(wildcards.dataset),
     output:
         manifest="<results>/acquire/{dataset}/manifest.tsv",
