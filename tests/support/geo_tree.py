@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import random
 import tarfile
 from pathlib import Path
 
@@ -16,11 +17,7 @@ SAMPLES = "/geo/samples/GSM50nnn"
 
 def noise(seed: int, size: int) -> bytes:
     """Bytes that do not compress, the same each time."""
-    state, out = seed * 2654435761 % 2**32 or 1, bytearray()
-    while len(out) < size:
-        state = (1664525 * state + 1013904223) % 2**32
-        out += state.to_bytes(4, "big")
-    return bytes(out[:size])
+    return random.Random(seed).randbytes(size)
 
 
 def tar_bytes(files: dict[str, bytes], mode: str = "w") -> bytes:
