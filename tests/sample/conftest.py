@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 from scipy import io, sparse
 
+from support.layouts import HUMAN, gene_pairs
+
 SYMBOLS = ["ACTB", "GAPDH", "CD3D", "MT-CO1", "B2M", "LYZ", "COL1A1", "IDO1", "CD74", "NKG7", "RPL3", "HBB"]
+IDS = [75624, 111640, 167286, 198804, 166710, 90382, 108821, 131203, 19582, 105374, 100316, 244734]
 
 
 @pytest.fixture
@@ -29,8 +32,8 @@ def barcodes() -> list[str]:
 
 @pytest.fixture
 def genes() -> pd.DataFrame:
-    ids = [f"ENSG{number:011d}" for number in range(1, 13)]
-    return pd.DataFrame({"gene_id": ids, "gene_symbol": SYMBOLS})
+    table = gene_pairs(HUMAN).set_index("gene_symbol").loc[SYMBOLS].reset_index()
+    return table[["gene_id", "gene_symbol"]]
 
 
 @pytest.fixture
