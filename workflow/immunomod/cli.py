@@ -1,4 +1,4 @@
-"""The command line: ``immunomod check``, ``simulate`` and ``power``."""
+"""The command line: ``immunomod init``, ``check``, ``simulate`` and ``power``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,24 @@ app = typer.Typer(
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+@app.command()
+def init(
+    source: Annotated[str, typer.Argument(help="A GEO series, such as GSE96583, or a folder with matrices.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; a folder named after the series or folder by default.")
+    ] = None,
+    base_url: Annotated[str, typer.Option(help="A mirror of GEO: an address, or a folder laid out as its /geo/.")] = "",
+) -> None:
+    """Write a config and sheets to edit, from a series' own metadata or from the names of files in a folder.
+
+    Every guess is marked, what cannot be known is left empty, and nothing is ever overwritten.
+    """
+    from immunomod.init.command import init_command
+
+    with exit_on_user_error():
+        typer.echo(init_command(source, out, base_url))
 
 
 @app.command()

@@ -17,6 +17,7 @@ from immunomod.sample.readers.tables import read_labelled_table
 LARGEST_BYTES = 30 << 20
 LARGEST_UNPACKED_BYTES = 256 << 20
 MOST_COLUMNS = 200
+LONGEST_NAME = 200
 MOST_LEVELS = 200
 ENOUGH_OVERLAP = 0.5
 _BARCODE = re.compile(r"[ACGT]{8,}")
@@ -30,8 +31,8 @@ _ROLES = {
         r"|annot[ _.]?\w*|labels?|cluster[ _.]?(name|label|annotation)s?|ident(ity)?|predicted[ _.]?\w*type\w*"
     ),
     "doublet": re.compile(
-        r"multiplets?|doublets?([ _.]?\w*)?|is[ _.]?doublet|droplet([ _.]?type)?|scrublet([ _.]?\w*)?|\w*doubletfinder\w*"
-        r"|df[ _.]classifications?\w*|hto[ _.]classification[ _.]global|\w*singlet\w*|status"
+        r"multiplets?|doublets?([ _.]?\w*)?|is[ _.]?doublet|droplet([ _.]?type)?|scrublet([ _.]?\w*)?"
+        r"|\w*doubletfinder\w*|df[ _.]classifications?\w*|hto[ _.]classification[ _.]global|\w*singlet\w*|status"
     ),
 }
 _DOUBLET_LEVEL = re.compile(r"(doublet|multiplet|dbl|singlet|sng)s?")
@@ -146,15 +147,20 @@ def _serves_as(role: str, values: pd.Series) -> bool:
     return not any(_DOUBLET_LEVEL.fullmatch(normalise(level)) for level in levels)
 
 
-def read_barcodes(path: Path) -> set[str] | None:
-    """Bases of a library's barcodes, from its barcodes table; None if it is too large or damaged."""
+def read_lines(path: Path) -> list[str]:
+    """Lines of a barcodes table, without quotes; empty if it is damaged or too large."""
     try:
-        if not is_bounded(path, LARGEST_UNPACKED_BYTES):
-            return None
+        if not is_bounded(path):
+            return []
         with reading(path), open_text(path) as lines:
-            return {core for line in lines if (core := bases(line))}
+            return [line.strip().strip('"')[:LONGEST_NAME] for line in lines if line.strip()]
     except UserError:
-        return None
+        return []
+
+
+def read_barcodes(path: Path) -> set[str] | None:
+    """Bases of a library's barcodes, from its barcodes table; None if there are none."""
+    return {core for line in read_lines(path) if (core := bases(line))} or None
 
 
 def find_lanes(table: CellsTable, barcodes: Sequence[set[str] | None], titles: Sequence[str]) -> Lanes | None:
@@ -167,9 +173,9 @@ def find_lanes(table: CellsTable, barcodes: Sequence[set[str] | None], titles: S
     titles
         What is said of each library.
     """
-    return _lanes_by_barcodes(table, barcodes) or (
-        _lanes_by_titles(table, titles) if all(known is None for known in barcodes) else None
-    )
+    if any(known is not None for known in barcodes):
+        return _lanes_by_barcodes(table, barcodes)
+    return Lanes("", {0: ""}, "the only library") if len(titles) == 1 else _lanes_by_titles(table, titles)
 
 
 def _overlap(lane: set[str], library: set[str]) -> float:

@@ -56,10 +56,15 @@ _HOURS = re.compile(r"(?<![\w.])(\d{1,4}(?:\.\d+)?)[\s-]*(?:h|hr|hrs|hours?)(?![
 _DAYS = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)[\s-]*(?:d|days?)(?![a-z0-9])|\bday[\s-]*(\d{1,3})\b")
 _RATIO = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)\s*(?::|to)\s*(\d+(?:\.\d+)?)(?!\d)")
 _DONOR_IN_TEXT = re.compile(
-    rf"\b{_PERSON}(?:[\s_.#:-]|\b)*(?:id|no|number)?[\s_.#:-]*([a-z]{{0,4}}-?\d+[a-c]?|[a-z])(?![a-z0-9])(?!\s*(?:h|hr|hours?|days?)\b)"
-    r"|\b(?:pt|hd|hc|upn|mouse|animal)[\s_.#-]*(\d+)(?![a-z0-9])"
+    rf"\b{_PERSON}(?:[\s_.#:-]+(?:id|no|number)?[\s_.#:-]*|(?=\d))([a-z]{{0,4}}-?\d+[a-c]?|[a-z])(?![a-z0-9])"
+    r"(?!\s*(?:h|hr|hours?|days?|x)\b)|\b(?:pt|hd|hc|upn|mouse|animal)[\s_.#-]*(\d+)(?![a-z0-9])"
 )
 _SHORT_DONOR = re.compile(r"(?<![a-z0-9])(d|p)(\d{1,3})(?=p\d|[^a-z0-9]|$)")
+
+_READERS: tuple[tuple[Callable[[Row], str], str], ...] = (
+    (lambda row: row.about.title, "title"),
+    (lambda row: row.about.source_name, "source name"),
+)
 
 
 def guess_rows(rows: Sequence[Row]) -> list[str]:
@@ -83,6 +88,16 @@ def guess_rows(rows: Sequence[Row]) -> list[str]:
 
 def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9/]+", " ", normalise(name)).strip()
+
+
+def is_donor_key(name: str) -> bool:
+    """Whether a characteristic of this name says who the cells come from."""
+    return _DONOR_KEY.fullmatch(_key(name)) is not None
+
+
+def is_arm_key(name: str) -> bool:
+    """Whether a characteristic of this name says what was done to the cells."""
+    return any(pattern.fullmatch(_key(name)) for pattern in _CONDITION_KEYS)
 
 
 def _keyed(about: Described, pattern: re.Pattern[str]) -> list[tuple[str, str]]:
@@ -148,12 +163,12 @@ def _guess_stimuli(rows: Sequence[Row]) -> None:
         for pattern in _STIMULUS_KEYS:
             for name, value in _keyed(row.about, pattern):
                 plain = normalise(value)
-                names = stimuli_in(value) or (["none"] if plain in ("no", "false", "0", "control") else [])
+                names = stimuli_in(value) or (["none"] if plain in ("no", "false", "0", "naive") else [])
                 if not names and pattern is _STIMULUS_KEYS[0] and not culture_of(value):
                     names = [_without_times(value)]
                 if names:
                     _fill(row, "stimulus", "+".join(names), _from_key(name))
-    for read, origin in ((lambda row: row.about.title, "title"), (lambda row: row.about.source_name, "source name")):
+    for read, origin in _READERS:
         found = {id(row): stimuli_in(read(row)) for row in rows}
         if any(names and names != ["none"] for names in found.values()):
             for row in rows:
@@ -219,6 +234,7 @@ def _guess_dose(row: Row) -> None:
 
 
 def _guess_donors(rows: Sequence[Row]) -> list[str]:
+    rows = [row for row in rows if not row.donor_by_cell]
     for row in rows:
         for name, value in row.about.characteristics.items():
             _donor_from_key(row, name, value)
@@ -267,12 +283,7 @@ def _initial(text: str) -> str:
 def _short_donors(rows: Sequence[Row]) -> None:
     """D1, D2 and P1, P2 in titles: donors where they count from 1 without a gap; else days and passages as likely."""
     for letter, doubt in (("d", "a day"), ("p", "a passage")):
-        hits = {
-            id(row): {
-                int(number) for sign, number in _SHORT_DONOR.findall(normalise(row.about.title)) if sign == letter
-            }
-            for row in rows
-        }
+        hits = {id(row): _numbered(row.about.title, letter) for row in rows}
         numbers = set().union(*hits.values())
         lacking = [row for row in rows if not row["donor"]]
         if len(numbers) < 2 or not lacking:
@@ -288,6 +299,11 @@ def _short_donors(rows: Sequence[Row]) -> None:
             for number in hits[id(row)]:
                 name = f"{letter.upper()}{number}"
                 row.guess("donor", name, f'title "{name}" (it may be {doubt})')
+
+
+def _numbered(title: str, letter: str) -> set[int]:
+    """The numbers that follow a letter in a title: D1, D2."""
+    return {int(number) for sign, number in _SHORT_DONOR.findall(normalise(title)) if sign == letter}
 
 
 def _remarks_on_donors(rows: Sequence[Row]) -> list[str]:
@@ -310,7 +326,7 @@ def _names_replicate(row: Row) -> bool:
 
 
 def _guess_conditions(rows: Sequence[Row]) -> list[str]:
-    """Column ``condition``: the arms of a co-culture, licensed against resting MSC, or whatever tells libraries apart."""
+    """Column ``condition``: a co-culture's arms, licensed against resting MSC, or whatever tells libraries apart."""
     lacking = [row for row in rows if not row["condition"]]
     if not lacking:
         return []
@@ -369,11 +385,7 @@ def _by_stimulus(rows: Sequence[Row]) -> bool:
 
 def _by_words(rows: Sequence[Row]) -> bool:
     """Words of the titles that some libraries share and others lack, numbers, donors and replicates left out."""
-    readers: tuple[tuple[Callable[[Row], str], str], ...] = (
-        (lambda row: row.about.title, "title"),
-        (lambda row: row.about.source_name, "source name"),
-    )
-    for read, origin in readers:
+    for read, origin in _READERS:
         words = [_telling_words(read(row)) for row in rows]
         counts = Counter(word for found in words for word in dict.fromkeys(found))
         seldom = 1 if len(rows) > 3 else 0

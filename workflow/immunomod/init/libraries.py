@@ -1,4 +1,4 @@
-"""Which files make a library, told by their names: triplets, filtered against raw, h5 beside mtx, antibodies beside RNA.
+"""Which files make a library, told by their names: triplets, filtered before raw, antibodies beside RNA.
 
 The same rules serve a GEO sample's files, the members of an archive and the files of a folder.
 """
@@ -43,7 +43,10 @@ _FILTERED = re.compile(r"(?<![a-z])filtered(?![a-z])", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class FileGroup:
-    """A matrix with its companions. ``key`` is what its path says of the library; ``state`` is filtered, raw or empty."""
+    """A matrix with its companions.
+
+    ``key`` is what its path says of the library; ``state`` is ``filtered``, ``raw`` or empty.
+    """
 
     key: str
     matrix: str
@@ -125,7 +128,7 @@ def _group(matrix: str, every: Sequence[str], triplet: bool) -> FileGroup:
         matrix,
         tuple(_companions(matrix, key, every)) if triplet else (),
         triplet,
-        "raw" if _RAW.search(matrix) else "filtered" if _FILTERED.search(matrix) else "",
+        _state(matrix),
         modality_of(matrix.rpartition("/")[2]),
     )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import glob
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from immunomod.init.text import LONGEST_NOTE, as_level, clean
+from immunomod.init.text import LONGEST_NOTE, as_level, as_name, clean, has_invisible, short_names
 
 #: Columns in the order in which they are written.
 COLUMNS = (
@@ -37,7 +40,10 @@ class Described:
 
 @dataclass
 class Row:
-    """A library on its way into the sheet. ``set_aside`` says why it is to be written as a comment."""
+    """A library on its way into the sheet.
+
+    ``set_aside`` says why it is to be written as a comment; ``donor_by_cell``, that a per-cell table names the donors.
+    """
 
     about: Described
     dataset: str = ""
@@ -45,6 +51,7 @@ class Row:
     origins: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     set_aside: str = ""
+    donor_by_cell: bool = False
 
     def state(self, column: str, value: str) -> None:
         """Set a value that is certain."""
@@ -56,6 +63,12 @@ class Row:
         kept = as_level(value) if column in LEVELS else clean(value, LONGEST_VALUE.get(column, LONGEST_NOTE))
         if kept:
             self.values[column] = kept
+            self.origins[column] = clean(origin, LONGEST_NOTE)
+
+    def mark(self, column: str, value: str, origin: str) -> None:
+        """Set a path or pattern that is a guess, as it is; one that a sheet cannot hold is not set."""
+        if value and not has_invisible(value):
+            self.values[column] = value
             self.origins[column] = clean(origin, LONGEST_NOTE)
 
     def note(self, remark: str) -> None:
@@ -71,3 +84,37 @@ class Row:
         """What column ``guessed`` says."""
         kept = [column for column in COLUMNS if column in self.origins and self.values.get(column)]
         return "; ".join(f"{column}<-{self.origins[column].replace(';', ',')}" for column in kept)
+
+
+@dataclass
+class Proposal:
+    """A study on its way to disk. ``cells_tables`` is the config's section; ``remarks`` are for whoever edits it."""
+
+    name: str
+    title: str
+    rows: list[Row]
+    base_url: str = ""
+    cells_tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def active(self) -> list[Row]:
+        """Rows that are not set aside."""
+        return [row for row in self.rows if not row.set_aside]
+
+
+def name_rows(rows: Sequence[Row]) -> None:
+    """Column ``sample``: a short unique name from each title."""
+    active = [row for row in rows if not row.set_aside]
+    names = short_names([row.about.title for row in active], [row.about.name for row in active])
+    for row, name in zip(active, names, strict=True):
+        row.state("sample", name)
+    for row in rows:
+        if row.set_aside:
+            row.state("sample", as_name(f"{as_name(row.about.title)[:20]}_{as_name(row.about.name)[-18:]}"))
+
+
+def as_pattern(name: str) -> str:
+    """``name`` as a pattern for column ``files``: what would separate patterns or trouble a table becomes ``?``."""
+    pattern = re.sub(r'[,"]', "?", glob.escape(name))
+    return re.sub(r"^[\s=+@#'-]|\s$", "?", pattern)

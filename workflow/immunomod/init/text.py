@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-import os
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -23,12 +23,19 @@ def clean(text: str, longest: int = LONGEST_NOTE) -> str:
     """
     text = re.sub(r"<[^<>]*>", " ", html.unescape(text[: 100 * longest]))
     text = unicodedata.normalize("NFC", text.replace("<", " ").replace(">", " "))
-    text = "".join(
-        " " if unicodedata.category(letter)[0] == "C" or letter in "\u2028\u2029" else letter for letter in text
-    )
+    text = "".join(" " if _is_invisible(letter) else letter for letter in text)
     text = re.sub(r"(\.\.+[/\\])+", "", text)
     text = re.sub(r"\s+", " ", text).lstrip("=+-@\"'#`|%, ").rstrip()
     return text if len(text) <= longest else f"{text[: longest - 3].rstrip()}..."
+
+
+def has_invisible(text: str) -> bool:
+    """Whether a text holds control characters or others that nobody sees."""
+    return any(_is_invisible(letter) for letter in text)
+
+
+def _is_invisible(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def spell_greek(text: str) -> str:
@@ -54,11 +61,18 @@ def words_of(text: str) -> list[str]:
     return [word for word in _SEPARATORS.split(text) if word.strip(".-+#")]
 
 
+def _common_start(split: Sequence[Sequence[str]]) -> int:
+    """How many first words all titles share; none where there is one title."""
+    if len(split) < 2:
+        return 0
+    return sum(1 for _ in itertools.takewhile(lambda words: len(set(words)) == 1, zip(*split, strict=False)))
+
+
 def short_names(titles: Sequence[str], fallbacks: Sequence[str]) -> list[str]:
     """A short unique name for each title: what tells it from the others, or else all of it, or else its fallback."""
     split = [words_of(title) for title in titles]
-    head = len(os.path.commonprefix(split)) if len(split) > 1 else 0
-    tail = len(os.path.commonprefix([words[head:][::-1] for words in split])) if len(split) > 1 else 0
+    head = _common_start(split)
+    tail = _common_start([words[head:][::-1] for words in split])
     names = [as_name("_".join(words[head : len(words) - tail])) for words in split]
     if not all(re.search("[A-Za-z]", name) for name in names):
         names = [as_name("_".join(words)) for words in split]

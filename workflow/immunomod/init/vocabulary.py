@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import unicodedata
 from enum import StrEnum
 
 from immunomod.init.text import spell_greek
 
 
 def normalise(text: str) -> str:
-    """``text`` for matching: lower case, Greek spelled out, underscores as blanks."""
-    return re.sub(r"[\s_]+", " ", spell_greek(text)).lower().strip()
+    """``text`` for matching: lower case, no accents, Greek spelled out, underscores as blanks."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return re.sub(r"[\s_]+", " ", spell_greek(plain)).lower().strip()
 
 
 def _patterns(table: dict[str, str]) -> dict[str, re.Pattern[str]]:
@@ -40,7 +43,8 @@ STIMULI = _patterns(
 LICENSING = {"IFN-gamma", "TNF", "IL-1beta", "IL-17", "LPS", "poly(I:C)"}
 _NEGATION = re.compile(r"(\bno|\bnot|\bwithout|w/o|\bminus|\bnon|\bwo)[\s-]*$")
 _CONTROL = (
-    r"ctrl|ctr|ctl|cntrl|control|unstim\w*|un-stim\w*|non-?\s?stim\w*|not stimulated|untreated|non-?treated|not treated|"
+    r"ctrl|ctr|ctl|cntrl|control|unstim\w*|un-stim\w*|non-?\s?stim\w*|not stimulated|untreated|"
+    r"non-?treated|not treated|"
     r"resting|rest|none|no (stim\w*|treatment|cytokines?)|mock|vehicle|dmso|pbs|baseline|medium|media|"
     r"unlicensed|non-?licensed|unprimed|unactivated|non-?activated"
 )
@@ -55,8 +59,8 @@ NO_COCULTURE = re.compile(
     r"\b(no|not|without|w/o|before|non)[\s-]+(co-?\s?cult\w*)|\bmono-?\s?cultur\w*|\bcultured? alone\b|\balone\b"
 )
 MSC = re.compile(
-    r"\bh?(u|m)?(bm|uc|wj|ad|at|ucb|p)?[\s-]?(d[\s-]?)?mscs?\b|\b(a|ad|da)scs?\b(?=)|\bmesenchymal (stem|stroma\w*|progenitor)"
-    r"|\bstromal cells?\b|\badscs?\b|\bdpscs?\b"
+    r"\bh?(u|m)?(bm|uc|wj|ad|at|ucb|p)?[\s-]?(d[\s-]?)?mscs?\b|\b(a|ad|da)scs?\b"
+    r"|\bmesenchymal (stem|stroma\w*|progenitor)|\bstromal cells?\b|\badscs?\b|\bdpscs?\b"
 )
 IMMUNE = re.compile(
     r"\bpbmcs?\b|\bmononuclear\b|\bleu[ck]ocytes?\b|\blymphocytes?\b|\bsplenocytes?\b|\bmonocytes?\b|\bmacrophages?\b"
@@ -174,7 +178,7 @@ def culture_of(text: str) -> str:
         joined = any(
             (MSC.fullmatch(a.group()) is None) != (MSC.fullmatch(b.group()) is None)
             and MSC_WITH_IMMUNE.search(plain[a.end() : b.start()])
-            for a, b in zip(hits, hits[1:], strict=False)
+            for a, b in itertools.pairwise(hits)
         )
         return "coculture" if joined else ""
     return "msc" if msc else "immune" if immune else ""
