@@ -12,6 +12,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import shutil
 import stat
 import struct
@@ -47,6 +48,9 @@ FOREIGN_MAGIC = {
     b"LZIP": "lzip",
     b"\x1f\x9d": "compress (.Z)",
 }
+#: Backslashes, control characters, what stands for bytes that are no UTF-8, a drive letter.
+UNSAFE = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]|^[A-Za-z]:")
+LONGEST_NAME, LONGEST_PATH = 200, 50
 NOTE = ".unpacked.json"
 #: A bomb is told from a table of zeros by the factor it grows by, once it is large enough to do harm.
 RATIO_FROM_BYTES = 1 << 30
@@ -188,14 +192,11 @@ def member_path(name: str, archive: str) -> PurePosixPath | None:
     """
     path = PurePosixPath(name)
     hostile = (
-        path.is_absolute()
+        UNSAFE.search(name) is not None
+        or path.is_absolute()
         or ".." in path.parts
-        or "\\" in name
-        or any(ord(letter) < 32 or ord(letter) == 127 for letter in name)
-        or (len(name) > 1 and name[1] == ":" and name[0].isalpha())
-        or any("\ud800" <= letter <= "\udfff" for letter in name)
-        or any(len(part.encode("utf-8", "replace")) > 200 for part in path.parts)
-        or len(path.parts) > 50
+        or len(path.parts) > LONGEST_PATH
+        or (len(name) > LONGEST_NAME // 4 and any(len(part.encode()) > LONGEST_NAME for part in path.parts))
     )
     if hostile:
         raise UserError(
