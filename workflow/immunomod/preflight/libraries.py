@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -276,16 +276,19 @@ class _DatasetLook:
             raise library.row.error("source", f"{where}: the matrix is empty; give the file that holds the counts")
         patterns = split_patterns(library.row.barcodes)
         whole = head.barcodes is not None and len(head.barcodes) == head.n_cells
-        if head.barcodes is None or (patterns and not whole) or self.columns.listed_only:
+        is_listed = bool(library.row.cells) and self.columns.listed_only
+        if head.barcodes is None or (patterns and not whole) or (is_listed and not patterns):
             return
         try:
             mask, _ = select_cells(head.barcodes, patterns, where)
         except UserError as error:
             raise library.row.error("barcodes", str(error)) from None
+        chosen = head.barcodes[mask]
+        if whole and chosen.has_duplicates:
+            problem = f"{where}: {chosen[chosen.duplicated()][0]} is the name of several cells"
+            raise library.row.error("files", f"{problem}; name the file that holds this library alone")
         if whole:
-            library.head = LibraryHead(
-                int(mask.sum()), head.n_features, head.features, head.barcodes[mask], head.used, head.decisions
-            )
+            library.head = replace(head, n_cells=len(chosen), barcodes=chosen)
 
     def _look_at_features(self, library: Library, counts: Sequence[Pick]) -> None:
         """Fetch a small table of features for what is not here yet: its genes are known before the download."""
@@ -331,7 +334,8 @@ class _DatasetLook:
         donors = table["donor"] if "donor" in table else pd.Series(dtype=str)
         if head is not None and head.barcodes is not None and len(head.barcodes) == head.n_cells:
             join = join_cells_table(head.barcodes, path, self.columns, row.cells_lane, row.sample)
-            donors = join.cells.get("donor", donors)
+            donors = join.cells["donor"][join.kept] if "donor" in join.cells else donors
+            library.head = replace(head, n_cells=int(join.kept.sum()), barcodes=head.barcodes[join.kept])
         library.donors = tuple(sorted(set(donors) - {""}))
 
     @contextmanager
