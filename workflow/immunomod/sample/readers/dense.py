@@ -24,10 +24,11 @@ from immunomod.sample.readers.dense_columns import (
     is_matrix,
     is_one_sample,
     is_summary,
+    names_genes,
     plan_columns,
 )
 from immunomod.sample.readers.dense_head import TableHead, read_head
-from immunomod.sample.readers.features import feature_columns, looks_like_barcodes, looks_like_genes
+from immunomod.sample.readers.features import feature_columns, looks_like_barcodes
 from immunomod.sample.readers.library import Layout, LibraryCounts, LibraryFiles, LibraryHead
 from immunomod.sample.readers.sniff import Kind, SniffedFile, reading
 
@@ -76,9 +77,7 @@ def plan_of(head: TableHead, files: LibraryFiles, where: str) -> tuple[ColumnPla
 
 def _axis_of_head(head: TableHead, files: LibraryFiles) -> bool | None:
     columns = [pd.Series(head.column(number), dtype=object) for number in range(min(len(head.header), 8))]
-    texts = [
-        one for number, one in enumerate(columns) if number == 0 or looks_like_genes(one) or looks_like_barcodes(one)
-    ]
+    texts = [one for number, one in enumerate(columns) if number == 0 or names_genes(one) or looks_like_barcodes(one)]
     return genes_are_rows(texts, pd.Series(head.header[1:], dtype=object), files.cells)
 
 
@@ -134,7 +133,7 @@ def with_types(features: pd.DataFrame, barcodes: pd.Index, file_name: str) -> tu
     names = features["gene_symbol"].where(features["gene_symbol"] != "", features["gene_id"])
     by_name = names.str.contains(_ANTIBODY_NAME).to_numpy(dtype=bool)
     short = len(names) <= _MAX_ANTIBODIES
-    no_gene = short and not looks_like_genes(names) and looks_like_barcodes(pd.Series(barcodes, dtype=object))
+    no_gene = short and not names_genes(names) and looks_like_barcodes(pd.Series(barcodes, dtype=object))
     by_file = short and _ANTIBODY_FILE.search(file_name) is not None
     if by_file or no_gene:
         why = "the file's name says so" if by_file else "none is a known gene"
@@ -154,7 +153,7 @@ def _head_of(matrix: SniffedFile) -> TableHead:
     head = read_head(matrix.path)
     if head is None:
         raise UserError(f"{matrix.path}: is no table with a header, names and numbers")
-    if not is_matrix(head) and is_one_sample(head):
+    if is_one_sample(head) and not is_matrix(head):
         raise UserError(
             f"{matrix.path}: holds one number a gene: a bulk sample, or one cell in a file of its own. That is no "
             "matrix of cells; join the cells' files into one table (genes x cells), or leave the sample out"
@@ -228,24 +227,27 @@ def head_of_library(
 
 
 def _recognise(files: LibraryFiles) -> Sequence[SniffedFile]:
-    """Tables of numbers among the library's own files, else among the shared ones."""
+    """Tables of numbers among the library's own files, else among the shared ones.
+
+    Where there is none, what might have been one is claimed, so that reading it says what is wrong.
+    """
     for candidates in (files.own, files.shared):
-        tables = [(file, _head_or_none(file)) for file in candidates if file.kind is Kind.TABLE]
-        found = [file for file, head in tables if head is not None and is_matrix(head)]
-        found = found or [file for file, head in tables if head is not None and is_one_sample(head)]
-        if found:
+        tables, faulty = [], []
+        for file in candidates:
+            if file.kind is not Kind.TABLE or file.damage:
+                continue
+            try:
+                with reading(file.path):
+                    head = read_head(file.path)
+            except UserError:
+                faulty.append(file)
+                continue
+            if head is not None:
+                tables.append((file, head))
+        found = [file for file, head in tables if is_matrix(head)]
+        if found := found or [file for file, head in tables if is_one_sample(head)] or faulty:
             return found
     return []
-
-
-def _head_or_none(file: SniffedFile) -> TableHead | None:
-    if file.damage:
-        return None
-    try:
-        with reading(file.path):
-            return read_head(file.path)
-    except UserError:
-        return None
 
 
 DENSE = Layout(

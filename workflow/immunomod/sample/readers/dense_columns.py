@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from immunomod.errors import UserError
-from immunomod.sample.readers.dense_head import Content, TableHead, content_of, is_number
+from immunomod.sample.readers.dense_head import Content, TableHead, is_number
 from immunomod.sample.readers.features import FEATURE_TYPES, is_ensembl, looks_like_barcodes, looks_like_genes
 
 _NUMBERED = r"(_?\d+)?"
@@ -28,7 +28,7 @@ _ABOUT_GENES = re.compile(
     | (gene)?(chr|chrom|chromosome|seqnames?|seqid|contig|scaffold)(name|scaffoldname|osomescaffoldname)?
     | strand | position | pos | coordinates? | locus | location | map | cytoband | karyotypeband
     | (ncbi)?(entrez|ncbi)(gene)?(id|ids)? | geneid | hgncid | mgiid | (gene)?version
-    | (percent(age)?)?gc(content|percent|pct|percentage)? | percentagegenegccontent
+    | (percent(age)?)?(gene)?gc(content|percent|pct|percentage)?
     | (n|num|number(of)?|no|nbr|total|sum|detected|expressed)?(in|of)?(cells?|samples?|counts?|umis?|reads?|exons?)
     | total | sum | mean | average | avg | median | max | min | sd | stdev | var | variance | cv2? | rank | index
     | (row)?(number|no|index|id)
@@ -87,13 +87,21 @@ _SUMMARY = re.compile(
 _SYMBOL = re.compile(
     r"(hgnc|mgi|gene|official|external)?(symbols?|gene|genes|genesymbols?|genenames?|names?|shortname)"
 )
+#: Headers of the column that names rows, in tables whose other columns are named by numbers.
+_LABEL = re.compile(
+    r"((hgnc|mgi|gene|official|ensembl|external|probe|feature|cell|row|sample|entrez|transcript)s?)?"
+    r"(barcodes?|symbols?|names?|ids?|index|accession|well|tags?|x|cells?|genes?|features?|unnamed0)?"
+)
 _CELL_NAME = re.compile(r"(cell|single)?(barcodes?|bc|cell|cells|cellids?|cellnames?|names?|index|id)")
 _BASES, _LETTERS, _DIGITS = re.compile(r"[ACGTN]{8,}"), re.compile(r"[^\W\d_]+"), re.compile(r"\d+")
 #: Among the headers that describe genes, those that are symbols, too.
 _SYMBOLS_TOO = frozenset({"gc", "max"})
+#: Symbols that look like the headers of columns about cells.
+_GENES_TOO = frozenset({"PCA3"})
 _LOOK_AHEAD = 5
 _MAX_DOUBTFUL = 12
 _MAX_TEXTS = 12
+_ENOUGH_NAMES = 2000
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def is_summary(name: str) -> bool:
 
 def describes_cells(name: str) -> bool:
     """Whether a name among those of genes is a property of cells (cluster, number of UMIs, percent mitochondrial)."""
-    return _ABOUT_CELLS.fullmatch(plain(name)) is not None
+    return name not in _GENES_TOO and _ABOUT_CELLS.fullmatch(plain(name)) is not None
 
 
 def _shape(name: str) -> str:
@@ -130,6 +138,11 @@ def _shape(name: str) -> str:
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def names_genes(names: pd.Series) -> bool:
+    """Whether names are those of genes, told by up to 2,000 of them from all along the axis."""
+    return looks_like_genes(names.iloc[:: len(names) // _ENOUGH_NAMES + 1])
 
 
 def genes_are_rows(row_names: Sequence[pd.Series], column_names: pd.Series, cells: Sequence[str] = ()) -> bool | None:
@@ -144,7 +157,9 @@ def genes_are_rows(row_names: Sequence[pd.Series], column_names: pd.Series, cell
     cells
         The sheet's patterns of cell names, which decide where the names' looks do not.
     """
-    rows_are_genes, columns_are_genes = any(looks_like_genes(one) for one in row_names), looks_like_genes(column_names)
+    # A column of few words (T for the cell type) is no name, even where T is a gene.
+    row_names = [one for one in row_names if one.nunique() > 0.3 * len(one)] or list(row_names)
+    rows_are_genes, columns_are_genes = any(names_genes(one) for one in row_names), names_genes(column_names)
     if rows_are_genes != columns_are_genes:
         return rows_are_genes
     rows_are_cells = any(looks_like_barcodes(one) for one in row_names)
@@ -166,7 +181,7 @@ class _Columns:
     def __init__(self, head: TableHead, genes_in_rows: bool | None, cells: Sequence[str] = ()) -> None:
         self.names = head.header
         self.width = len(head.header)
-        self.contents = [content_of(head.column(number)) for number in range(self.width)]
+        self.contents = head.contents
         self.head = head
         self.genes_in_rows = genes_in_rows
         self.cells = () if genes_in_rows is False else tuple(cells)
@@ -183,7 +198,7 @@ class _Columns:
             return ""
         if self.genes_in_rows is not False and _ABOUT_GENES.fullmatch(name):
             return "" if self.genes_in_rows is None and name in _SYMBOLS_TOO else "describes genes"
-        if self.genes_in_rows is not True and _ABOUT_CELLS.fullmatch(name):
+        if self.genes_in_rows is not True and describes_cells(self.names[number]):
             return "describes cells"
         return ""
 
@@ -216,8 +231,9 @@ class _Columns:
             regular = np.ones(len(names), dtype=bool)
         else:
             shapes = [_shape(name) for name in names]
-            common = Counter(shapes).most_common(1)[0][0]
-            regular = np.array([shape == common for shape in shapes])
+            common, count = Counter(shapes).most_common(1)[0]
+            alike = count >= 3 and 3 * count >= 2 * len(names)
+            regular = np.array([not alike or shape == common for shape in shapes])
         fractions = np.array([self.contents[number] is Content.FRACTION for number in numbers])
         few_fractions = 0 < fractions.sum() <= max(1, 0.1 * len(numbers))
         if self.genes_in_rows is False:
@@ -331,11 +347,14 @@ def _holds_types(fields: Sequence[str]) -> bool:
 
 def _check_header(head: TableHead, values: Sequence[int], where: str) -> None:
     names = [head.header[number] for number in values]
-    if len(names) > 1 and all(map(is_number, names)) and len(set(names)) < len(names):
-        raise UserError(
-            f"{where}: has no header: its first line holds numbers that repeat. A table of counts names genes and "
-            "cells; add the names as a first line"
-        )
+    if len(names) > 1 and all(map(is_number, names)):
+        numbered = names in ([str(n) for n in range(len(names))], [str(n + 1) for n in range(len(names))])
+        labelled = _LABEL.fullmatch(plain(head.header[0])) is not None
+        if len(set(names)) < len(names) or not (labelled or (numbered and len(names) >= 10)):
+            raise UserError(
+                f"{where}: has no header: its first line holds numbers. A table of counts names genes and cells; add "
+                "the names as a first line"
+            )
     if "" in names:
         raise UserError(f"{where}: column {values[names.index('')] + 1} has numbers but no name in the header; name it")
 
@@ -345,8 +364,11 @@ def is_matrix(head: TableHead) -> bool:
     columns = _Columns(head, None)
     header = pd.Series(head.header, dtype=object)
     texts = [number for number in range(columns.width) if columns.is_text(number)]
-    genes_in_rows = any(looks_like_genes(pd.Series(head.column(number), dtype=object)) for number in texts or [0])
-    columns_are_genes = looks_like_genes(header)
+    texts = [number for number in texts if not columns.vocabulary(number)] or texts[:1]
+    names = [pd.Series(head.column(number), dtype=object) for number in texts or [0]]
+    names = [one for one in names if one.nunique() > 0.3 * len(one)]
+    genes_in_rows = any(names_genes(one) for one in names)
+    columns_are_genes = names_genes(header)
     columns.genes_in_rows = None if genes_in_rows == columns_are_genes else genes_in_rows
     begin, last = columns.edges()
     numbers = [number for number in range(begin, last + 1) if not columns.is_text(number)]
@@ -357,7 +379,7 @@ def is_matrix(head: TableHead) -> bool:
         return False
     if genes_in_rows or columns_are_genes:
         return True
-    rows_are_cells = any(looks_like_barcodes(pd.Series(head.column(number), dtype=object)) for number in texts)
+    rows_are_cells = any(looks_like_barcodes(one) for one in names)
     fractions = sum(columns.contents[number] is Content.FRACTION for number in numbers)
     if rows_are_cells and 2 * fractions >= len(numbers):
         return False
@@ -366,13 +388,13 @@ def is_matrix(head: TableHead) -> bool:
 
 def is_one_sample(head: TableHead) -> bool:
     """Whether a table gives one number a gene: a bulk sample, or a single cell in a file of its own."""
-    numbers = [n for n in range(1, len(head.header)) if content_of(head.column(n)) in (Content.WHOLE, Content.FRACTION)]
+    numbers = [kind for kind in head.contents[1:] if kind in (Content.WHOLE, Content.FRACTION)]
     if len(numbers) != 1:
         return False
     return any(
-        looks_like_genes(pd.Series(head.column(number), dtype=object))
+        names_genes(pd.Series(head.column(number), dtype=object))
         for number in range(len(head.header))
-        if content_of(head.column(number)) is Content.TEXT
+        if head.contents[number] is Content.TEXT
     )
 
 
@@ -390,9 +412,9 @@ def gene_names(texts: Sequence[pd.Series], headers: Sequence[str]) -> tuple[pd.D
     others = [k for k in names if k not in ids]
 
     def rank(k: int) -> tuple[bool, bool, int]:
-        return (not looks_like_genes(texts[k]), not _SYMBOL.fullmatch(plain(headers[k])), k)
+        return (not names_genes(texts[k]), not _SYMBOL.fullmatch(plain(headers[k])), k)
 
-    symbols = sorted(others, key=rank)[:1]
+    symbols = sorted(others, key=rank)[:1] if ids or len(others) > 1 else others
     if ids and symbols and rank(symbols[0])[:2] == (True, True):
         symbols = []  # an accession of another kind is no symbol
     chosen = [*ids, *symbols, *types[:1]]

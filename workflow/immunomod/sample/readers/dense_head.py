@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 
 from immunomod.errors import UserError
@@ -66,6 +67,11 @@ class TableHead:
         """The first fields of a column."""
         return [row[number] for row in self.rows]
 
+    @cached_property
+    def contents(self) -> tuple[Content, ...]:
+        """What each column holds, as far as the first rows tell."""
+        return tuple(content_of(fields) for fields in zip(*self.rows, strict=True))
+
 
 def decode(raw: bytes) -> str:
     """Text of a name: UTF-8, or Latin-1 where it is none."""
@@ -111,6 +117,8 @@ def is_number(text: str) -> bool:
 
 def content_of(fields: Sequence[str]) -> Content:
     """What most of the fields are."""
+    if all(map(str.isdecimal, fields)):
+        return Content.WHOLE
     present = [field for field in fields if not is_missing(field)]
     if not present:
         return Content.EMPTY
@@ -200,7 +208,7 @@ def head_of_rows(
         return None
     notes = [f"skipped {n_comments} lines of comments"] if n_comments else []
     titles = 0
-    while titles < min(10, len(rows) - 2) and len(_stripped(rows[titles][1])) < max(2, 0.5 * width):
+    while titles < min(10, len(rows) - 2) and len(_stripped(rows[titles][1])) < 2 < width:
         titles += 1
     if titles:
         notes = [f"skipped {n_comments + titles} lines of comments or titles before the header"]
@@ -215,6 +223,8 @@ def head_of_rows(
         width = filled
     elif len(header) in (width, width - 1):
         names = list(header)
+    elif not any(_mostly_numbers(fields[1:]) for fields in typical):
+        return None
     elif not filled < len(names) <= width:
         raise UserError(
             f"{where}: the header (line {rows[titles][0]}) names {len(names):,} columns and the rows have {filled:,} "
@@ -230,8 +240,10 @@ def head_of_rows(
 
 def _stripped(fields: Sequence[str]) -> list[str]:
     """Fields without the empty ones at the end."""
-    last = max((number for number, field in enumerate(fields) if field.strip()), default=-1)
-    return list(fields[: last + 1])
+    stop = len(fields)
+    while stop and not fields[stop - 1].strip():
+        stop -= 1
+    return list(fields[:stop])
 
 
 def _mostly_numbers(fields: Sequence[str]) -> bool:
