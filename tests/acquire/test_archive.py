@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from geo_tree import noise, tar_bytes
+from geo_tree import noise, tar_bytes, zip_bytes
 
 from immunomod.acquire.archive import DamagedArchiveError, UnpackLimits, is_archive_name, member_path, unpack
 from immunomod.errors import UserError
@@ -17,14 +17,6 @@ from immunomod.files import sha256
 
 LIMITS = UnpackLimits(members=50, bytes=1_000_000)
 FILES = {"a/matrix.mtx.gz": gzip.compress(noise(1, 5000)), "a/genes.tsv.gz": gzip.compress(b"g\n"), "b.csv": b"x,y\n"}
-
-
-def zip_bytes(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, content in files.items():
-            bundle.writestr(name, content)
-    return buffer.getvalue()
 
 
 def run(tmp_path: Path, content: bytes, name: str = "x.tar", limits: UnpackLimits = LIMITS) -> dict[str, bytes]:

@@ -4,11 +4,12 @@ import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from geo_server import Fault, GeoServer
-from geo_tree import SAMPLES, SERIES, Tree, noise, tar_bytes
+from geo_tree import SAMPLES, SERIES, Tree, noise, tar_bytes, zip_bytes
 
 from immunomod.acquire.archive import UnpackLimits
 from immunomod.acquire.dataset import MANIFEST_COLUMNS, AcquireSettings, acquire_dataset, base_address
@@ -161,6 +162,69 @@ def test_a_sample_that_is_an_archive(acquire: Acquire, tree: Tree, tmp_path: Pat
     assert files_of(acquire({**ONE, "files": "s1/matrix*"}), "ctrl") == ["matrix.mtx.gz"]
     assert len(files_of(acquire({**ONE, "files": "GSM50001_s1.tar.gz"}), "ctrl")) == 4
     assert "GSM50001_s1.tar.gz" in set(read_tsv(tmp_path / "out" / "metadata.tsv")["file"])
+
+
+TRIPLET = {name: gzip.compress(noise(5, 400)) for name in ("matrix.mtx.gz", "features.tsv.gz", "barcodes.tsv.gz")}
+
+
+@pytest.mark.parametrize("listed", ["by sample", "in RAW.tar only"])
+@pytest.mark.parametrize(
+    ("name", "content", "folder"),
+    [
+        ("GSM50001_ac01.tar.gz", tar_bytes(TRIPLET, "w:gz"), ""),  # GSE151511: a tar of tar.gz
+        ("GSM50001_BM1.tar", tar_bytes({f"BM1/{n}": c for n, c in TRIPLET.items()}), "BM1/"),  # GSE147287: of folders
+        ("GSM50001_S1.zip", zip_bytes({f"S1/{n}": c for n, c in TRIPLET.items()}), "S1/"),  # GSE264607: of zips
+    ],
+    ids=["GSE151511", "GSE147287", "GSE264607"],
+)
+def test_archives_as_real_series_have_them(
+    acquire: Acquire, tree: Tree, listed: str, name: str, content: bytes, folder: str
+) -> None:
+    tree.offer({"GSM50001": {name: content}, "GSM50002": {name.replace("50001", "50002"): content}})
+    raw = tar_bytes({n: c for files in tree.sample_files.values() for n, c in files.items()})
+    tree.write(f"{SERIES}/suppl/GSE1234_RAW.tar", raw)
+    tree.series_files["GSE1234_RAW.tar"] = raw
+    tree.write_filelist()
+    if listed == "in RAW.tar only":
+        tree.path(f"{SAMPLES}/GSM50001/suppl/{name}").unlink()
+    manifest = acquire(ONE)
+    own = manifest[manifest["sample"] == "ctrl"]
+    assert {Path(row.path).name: Path(row.path).read_bytes() for row in own.itertuples()} == TRIPLET
+    assert all(f"#{'' if listed == 'by sample' else name + '/'}{folder}" in row.url for row in own.itertuples())
+
+
+@pytest.mark.parametrize("name", ["GSM50001_all.7z", "GSM50001_all.rar", "GSM50001_all.tar.zst", "GSM50001_m.mtx.zst"])
+def test_what_is_not_unpacked_here_says_so_before_it_is_fetched(
+    acquire: Acquire, tree: Tree, server: GeoServer, tmp_path: Path, name: str
+) -> None:
+    tree.offer({"GSM50001": {name: noise(1, 500)}})
+    with pytest.raises(UserError, match=rf"row 2, column source: {name} is packed as .*, which is not unpacked here"):
+        acquire(ONE)
+    assert name not in server.requested()
+    (tmp_path / "sheets" / "lab").mkdir()
+    (tmp_path / "sheets" / "lab" / name).write_bytes(noise(1, 500))
+    with pytest.raises(UserError, match=rf"row 2, column source: {name} is packed as"):
+        acquire({"sample": "s", "source": "lab"}, dataset="mine")
+    tree.offer({"GSM50001": {"GSM50001_all.tar": tar_bytes({name: noise(1, 500), "notes.csv": b"x"})}})
+    with pytest.raises(UserError, match=rf"row 2, column files: in GSM50001_all\.tar: {name} is packed as"):
+        acquire(ONE, folder="other")
+    assert len(acquire({**ONE, "files": "notes.csv"}, folder="third")) == 1
+
+
+def test_a_local_file_that_cannot_be_read_is_a_message(
+    acquire: Acquire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sheets" / "m.csv").write_text("x")
+    real = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "m.csv":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"row 2, column source: .*m\.csv cannot be read \(Permission denied\)"):
+        acquire({"sample": "s", "source": "m.csv"}, dataset="mine")
 
 
 def test_a_hostile_archive_names_the_row(acquire: Acquire, tree: Tree, tmp_path: Path) -> None:

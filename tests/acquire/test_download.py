@@ -285,6 +285,26 @@ def test_two_processes_never_share_a_part(server: GeoServer, big: Remote, tmp_pa
     ]
 
 
+def test_private_parts_of_killed_processes_are_cleared(server: GeoServer, big: Remote, tmp_path: Path) -> None:
+    import fcntl
+
+    dead, living = (tmp_path / f".{number:032x}.big.gz.part" for number in (1, 2))
+    for path in (dead, living):
+        path.write_bytes(b"half")
+        path.with_name(f"{path.name}.json").write_text("{}")
+    with living.open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        Client(FAST).fetch(big, tmp_path / "big.gz")
+    left = {path.name for path in tmp_path.glob(".*part*")}
+    assert left == {living.name, f"{living.name}.json"}
+
+
+def test_a_folder_that_cannot_be_written_is_a_message(server: GeoServer, big: Remote, tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"a file where the folder should be")
+    with pytest.raises(UserError, match=r"cannot write .*big\.gz\.part: .*permissions"):
+        Client(FAST).fetch(big, tmp_path / "out" / "big.gz")
+
+
 def test_a_folder_is_listed_alike_from_tree_and_server(tree: Tree, server: GeoServer, client: Client) -> None:
     tree.write(f"{SERIES}/suppl/odd name%5F&.txt", b"x")
     tree.path(f"{SERIES}/suppl/folder").mkdir()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from geo_tree import noise, tar_bytes
+from geo_tree import noise, tar_bytes, zip_bytes
 
 from immunomod.acquire.archive import DamagedArchiveError, UnpackLimits, unpack
 from immunomod.acquire.pace import StoppedError
@@ -112,14 +112,6 @@ def pax_member(records: bytes, size: int = 0) -> bytes:
     return raw_header(b"pax", len(records), b"x") + padded + raw_header(b"f.csv", size, b"0") + END
 
 
-def zip_of(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as bundle:
-        for name, content in files.items():
-            bundle.writestr(name, content)
-    return buffer.getvalue()
-
-
 def patched(content: bytes, signature: bytes, offset: int, value: bytes) -> bytes:
     """A field of every header with this signature, changed."""
     out, at = bytearray(content), -1
@@ -130,11 +122,11 @@ def patched(content: bytes, signature: bytes, offset: int, value: bytes) -> byte
 
 def test_an_honest_archive_passes_here(attack: Unpack) -> None:
     assert attack(tar_bytes(FILES)) == FILES
-    assert attack(zip_of(FILES)) == FILES
+    assert attack(zip_bytes(FILES)) == FILES
 
 
 @pytest.mark.parametrize("name", ["../victim/precious.csv", "/{}/victim/precious.csv", "a/../../precious.csv", "../x"])
-@pytest.mark.parametrize("pack", [tar_bytes, zip_of], ids=["tar", "zip"])
+@pytest.mark.parametrize("pack", [tar_bytes, zip_bytes], ids=["tar", "zip"])
 def test_names_that_leave_the_target(attack: Unpack, tmp_path: Path, name: str, pack: Callable[..., bytes]) -> None:
     with pytest.raises(UserError, match="unsafe name"):
         attack(pack({"b.csv": b"x", name.format(str(tmp_path).lstrip("/")): b"overwritten"}))
@@ -290,12 +282,12 @@ def test_what_grows_beyond_all_measure_is_refused_unread(attack: Unpack) -> None
         attack(tar_bytes({"in.tar.gz": bomb, "more.csv": noise(1, 10_000)}), UnpackLimits())
 
 
-@pytest.mark.parametrize("pack", [lambda files: tar_bytes(files, "w:gz"), zip_of], ids=["tar.gz", "zip"])
+@pytest.mark.parametrize("pack", [lambda files: tar_bytes(files, "w:gz"), zip_bytes], ids=["tar.gz", "zip"])
 def test_the_growth_of_nested_archives_is_counted_together(
     attack: Unpack, pack: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("immunomod.acquire.archive.RATIO_FROM_BYTES", 100_000)
-    suffix = "tar.gz" if pack is not zip_of else "zip"
+    suffix = "tar.gz" if pack is not zip_bytes else "zip"
     inner = pack({"zeros.csv": bytes(300_000)})
     with pytest.raises(UserError, match="more than 100 times as many"):
         attack(pack({f"{n}.{suffix}": inner for n in range(3)}), UnpackLimits(ratio=100))
@@ -303,16 +295,16 @@ def test_the_growth_of_nested_archives_is_counted_together(
 
 
 def test_archives_in_archives_without_end(attack: Unpack) -> None:
-    content = zip_of({"b.csv": b"x"})
+    content = zip_bytes({"b.csv": b"x"})
     for _ in range(60):
-        content = zip_of({"again.zip": content})
+        content = zip_bytes({"again.zip": content})
     with pytest.raises(UserError, match=r"deeper than 3 archives in archives.*raise geo\.max_archive_depth"):
         attack(content)
 
 
 def test_a_zip_whose_entries_share_their_bytes(attack: Unpack) -> None:
     """A directory that lists the same compressed bytes again and again, under one name or many."""
-    content = zip_of({"b.csv": bytes(100_000)})
+    content = zip_bytes({"b.csv": bytes(100_000)})
     at = content.index(b"PK\x01\x02")
     end = content.index(b"PK\x05\x06")
     entry = content[at:end]
@@ -324,22 +316,22 @@ def test_a_zip_whose_entries_share_their_bytes(attack: Unpack) -> None:
 
 @pytest.mark.parametrize("declared", [0, 10, 1_499_999, 1_500_001])
 def test_a_zip_that_lies_about_its_sizes(attack: Unpack, declared: int) -> None:
-    content = zip_of({"zeros.csv": bytes(1_500_000)})
+    content = zip_bytes({"zeros.csv": bytes(1_500_000)})
     lies = content.replace((1_500_000).to_bytes(4, "little"), declared.to_bytes(4, "little"))
     with pytest.raises(UserError):
         attack(lies, UnpackLimits(members=50, bytes=1_400_000 if declared > 10 else 10**7))
 
 
 def test_an_encrypted_zip_is_named_as_one(attack: Unpack) -> None:
-    content = patched(zip_of({"b.csv": b"x" * 50}), b"PK\x01\x02", 8, b"\x01\x00")
+    content = patched(zip_bytes({"b.csv": b"x" * 50}), b"PK\x01\x02", 8, b"\x01\x00")
     with pytest.raises(UserError, match=r"'b\.csv', which is encrypted: refused\. Unpack it by hand"):
         attack(content)
 
 
 def test_a_rare_method_of_zip_is_named_as_one(attack: Unpack) -> None:
     with pytest.raises(UserError, match=r"a rare method \(number 14\)"):
-        attack(zip_of({"b.csv": b"x" * 50}, zipfile.ZIP_LZMA))
-    assert attack(zip_of(FILES, zipfile.ZIP_BZIP2)) == FILES
+        attack(zip_bytes({"b.csv": b"x" * 50}, zipfile.ZIP_LZMA))
+    assert attack(zip_bytes(FILES, zipfile.ZIP_BZIP2)) == FILES
 
 
 @pytest.mark.parametrize(
@@ -354,10 +346,10 @@ def test_what_is_not_unpacked_here_says_so(attack: Unpack, head: bytes, kind: st
 def test_names_that_are_no_utf8(attack: Unpack) -> None:
     with pytest.raises(UserError, match=r"unsafe name '\\udcdcberstand\.csv'"):
         attack(raw_header("Überstand.csv".encode("latin-1"), 0, b"0") + END)
-    flagged = patched(zip_of({"Ue.csv": b"x"}), b"PK\x01\x02", 8, b"\x00\x08")
+    flagged = patched(zip_bytes({"Ue.csv": b"x"}), b"PK\x01\x02", 8, b"\x00\x08")
     with pytest.raises(UserError):
         attack(flagged.replace(b"Ue.csv", b"\xdce.csv"))
-    assert attack(zip_of({"Überstand.csv": b"x"})) == {"Überstand.csv": b"x"}
+    assert attack(zip_bytes({"Überstand.csv": b"x"})) == {"Überstand.csv": b"x"}
 
 
 def test_names_that_differ_by_case_stay_apart(attack: Unpack) -> None:
@@ -421,8 +413,8 @@ def test_no_harm_to_a_tar_header_goes_unseen(attack: Unpack) -> None:
     "content",
     [
         *(tar_bytes(FILES, mode) for mode in ("w", "w:gz", "w:bz2", "w:xz")),
-        zip_of(FILES),
-        tar_bytes({"in.zip": zip_of(FILES), "in.tar.gz": tar_bytes(FILES, "w:gz")}),
+        zip_bytes(FILES),
+        tar_bytes({"in.zip": zip_bytes(FILES), "in.tar.gz": tar_bytes(FILES, "w:gz")}),
     ],
     ids=["tar", "gz", "bz2", "xz", "zip", "nested"],
 )

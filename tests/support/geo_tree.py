@@ -4,6 +4,7 @@ import gzip
 import io
 import random
 import tarfile
+import zipfile
 from pathlib import Path
 
 from immunomod.acquire.download import TransferSettings
@@ -27,6 +28,14 @@ def tar_bytes(files: dict[str, bytes], mode: str = "w") -> bytes:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def zip_bytes(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as bundle:
+        for name, content in files.items():
+            bundle.writestr(name, content)
     return buffer.getvalue()
 
 
