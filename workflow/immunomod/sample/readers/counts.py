@@ -249,12 +249,14 @@ _SEARCH = "look for the counts in raw.X, in a layer or slot named counts, or in 
 
 
 def diagnose(matrix: sparse.csr_matrix) -> Diagnosis:
-    """Say what the values of ``matrix`` (cells x features, finite, not all whole) are.
+    """Say what the values of ``matrix`` (cells x features, not all of them counts) are.
 
     Told by what normalisation leaves behind: cells whose (unlogged) values all sum to the same, and cells whose values
     are whole multiples of the cell's smallest. What has neither trace, is below its next whole number more often than
     chance gives, and varies in total is a fraction of counts.
     """
+    if not np.all(np.isfinite(matrix.data)):
+        return Diagnosis("values are missing or infinite")
     if matrix.nnz and float(matrix.data.min()) < -_TOLERANCE:
         return _diagnose_negative(matrix)
     sample = _some_cells(matrix)
