@@ -71,14 +71,14 @@ def test_transposed_matrix(triplet, put, matrix_market, manifest_of, sheet_row, 
     assert ledger["decision"].str.contains("transposed").any()
 
 
-def test_square_matrix_is_read_as_genes_x_cells(put, matrix_market, manifest_of, sheet_row, counts, barcodes, genes):
+def test_square_matrix_does_not_pass_silently(put, matrix_market, manifest_of, sheet_row, counts, barcodes, genes):
     square = counts[:, :7]
     rows = "".join(f"{one.gene_id}\t{one.gene_symbol}\n" for one in genes.iloc[:7].itertuples())
-    files = [
-        put("m.mtx", matrix_market(square.T)),
-        put("a.tsv", "".join(f"{b}\n" for b in barcodes)),
-        put("b.tsv", rows),
-    ]
+    text = matrix_market(square.T)
+    files = [put("m.mtx", text), put("a.tsv", "".join(f"{b}\n" for b in barcodes)), put("b.tsv", rows)]
+    with pytest.raises(UserError, match=r"as many rows as columns \(7\).*add the line `%metadata_json"):
+        read_sample(sheet_row(), manifest_of(files))
+    put("m.mtx", text.replace(b"\n", b"\n%metadata_json: {}\n", 1))
     adata, ledger = read_sample(sheet_row(), manifest_of(files))
     assert_library(adata, square, barcodes, genes.iloc[:7])
     assert ledger["decision"].str.contains("square").any()
@@ -106,11 +106,11 @@ def test_one_column_of_symbols(triplet, put, manifest_of, sheet_row, counts, bar
 def test_antibodies_are_set_aside_and_duplicate_genes_summed(put, matrix_market, manifest_of, sheet_row, barcodes):
     counts = np.random.default_rng(3).poisson(2, size=(7, 6)).astype(np.int32)
     features = [
-        ("hg19_ENSG00000000001.3", "hg19_ACTB", "Gene Expression"),
-        ("hg19_ENSG00000000002.1", "hg19_B2M", "Gene Expression"),
-        ("hg19_ENSG00000000001.4", "hg19_ACTB", "Gene Expression"),
+        ("hg19_ENSG00000075624.3", "hg19_ACTB", "Gene Expression"),
+        ("hg19_ENSG00000166710.1", "hg19_B2M", "Gene Expression"),
+        ("hg19_ENSG00000075624.4", "hg19_ACTB", "Gene Expression"),
         ("CD3", "CD3_TotalSeq", "Antibody Capture"),
-        ("hg19_ENSG00000000003", "hg19_LYZ", "Gene Expression"),
+        ("hg19_ENSG00000090382", "hg19_LYZ", "Gene Expression"),
         ("HTO1", "HTO1", "Antibody Capture"),
     ]
     files = [
@@ -121,10 +121,10 @@ def test_antibodies_are_set_aside_and_duplicate_genes_summed(put, matrix_market,
     adata, ledger = read_sample(sheet_row(), manifest_of(files))
     expected = np.column_stack([counts[:, 0] + counts[:, 2], counts[:, 1], counts[:, 4]])
     np.testing.assert_array_equal(adata.X.toarray(), expected)
-    assert list(adata.var_names) == [f"ENSG0000000000{i}" for i in (1, 2, 3)]
+    assert list(adata.var_names) == ["ENSG00000075624", "ENSG00000166710", "ENSG00000090382"]
     assert list(adata.var["gene_symbol"]) == ["ACTB", "B2M", "LYZ"]
     decision = ledger.loc[ledger["decision"].str.startswith("matrix"), "decision"].item()
-    assert "2 Antibody Capture" in decision
+    assert "1 Antibody Capture, 1 hashtags" in decision
     assert "summed 1 columns" in decision
     assert "removed the prefix hg19_" in decision
 
@@ -146,14 +146,14 @@ def test_real_cellranger_h5_agrees_with_scanpy(name, shared, manifest_of, sheet_
     adata, ledger = read_sample(sheet_row(), manifest_of([path]))
     reference = scanpy.read_10x_h5(path)
     assert list(adata.obs["barcode"]) == list(reference.obs_names)
-    assert list(adata.var["gene_symbol"]) == list(reference.var_names)
+    assert list(adata.var["gene_symbol_given"]) == list(reference.var_names)
     np.testing.assert_array_equal(adata.X.toarray(), reference.X.toarray())
     assert ledger["parser"].item() == "10x_h5"
 
 
 def test_numeric_gene_ids_stay_names(shared, manifest_of, sheet_row):
     folder = shared / "data" / "tenx" / "int-ids"
-    adata, _ = read_sample(sheet_row(), manifest_of(sorted(folder.iterdir())))
+    adata, _ = read_sample(sheet_row(organism="mouse"), manifest_of(sorted(folder.iterdir())))
     assert list(adata.var_names)[:2] == ["574405", "574404"]
     assert list(adata.var["gene_symbol"])[:2] == ["Pwwp4b", "Pwwp4a"]
     assert adata.X.dtype == np.int32
@@ -206,7 +206,9 @@ def test_dense_table_of_geo_with_a_short_header(shared, manifest_of, sheet_row):
     adata, _ = read_sample(sheet_row(organism="mouse"), manifest_of([path]))
     reference = pd.read_csv(path, sep="\t", index_col=0)
     assert list(adata.obs["barcode"]) == list(reference.columns)
-    np.testing.assert_array_equal(adata.X.toarray(), reference.T.to_numpy())
+    spikes = reference.index.str.startswith("ERCC-")
+    np.testing.assert_array_equal(adata.X.toarray(), reference[~spikes].T.to_numpy())
+    np.testing.assert_array_equal(adata.obsm["spike_in"].to_numpy(), reference[spikes].T.to_numpy())
 
 
 def test_dense_table_with_text_in_a_cell_names_its_place(put, manifest_of, sheet_row):
@@ -217,7 +219,9 @@ def test_dense_table_with_text_in_a_cell_names_its_place(put, manifest_of, sheet
 
 def test_dense_table_cut_short_names_its_row(put, manifest_of, sheet_row):
     path = put("m.csv", "gene,c1,c2,c3\n" + "ACTB,1,2,3\n" * 9 + "B2M,4\n")
-    with pytest.raises(UserError, match=r"line 11 \(B2M\), the last one, holds 2 fields and the header 4: the file is cut short"):
+    with pytest.raises(
+        UserError, match=r"line 11 \(B2M\), the last one, holds 2 fields and the header 4: the file is cut short"
+    ):
         read_sample(sheet_row(), manifest_of([path]))
 
 
@@ -310,7 +314,7 @@ def test_html_instead_of_data(put, manifest_of, sheet_row):
 def test_several_matrices_need_a_pattern(triplet, manifest_of, sheet_row, barcodes):
     files = triplet("a/matrix.mtx.gz", "a/features.tsv.gz", "a/barcodes.tsv.gz")
     files += triplet("b_matrix.mtx.gz", "b_features.tsv.gz", "b_barcodes.tsv.gz")
-    with pytest.raises(UserError, match="2 matrices among its files"):
+    with pytest.raises(UserError, match="2 matrices with genes among its files"):
         read_sample(sheet_row(), manifest_of(files))
     adata, ledger = read_sample(sheet_row(files="b_*"), manifest_of(files))
     assert list(adata.obs["barcode"]) == barcodes
@@ -326,13 +330,18 @@ def test_duplicate_barcodes_are_refused(triplet, put, manifest_of, sheet_row, ba
         read_sample(sheet_row(), manifest_of(files))
 
 
-def test_two_species_are_refused(triplet, put, manifest_of, sheet_row, genes):
+def test_cells_of_two_species_are_told_by_their_counts(triplet, put, manifest_of, sheet_row, genes, counts, barcodes):
     files = triplet()
     prefixes = ["GRCh38_"] * 6 + ["mm10___"] * 6
-    rows = "".join(f"{p}{g.gene_id}\t{p}{g.gene_symbol}\n" for p, g in zip(prefixes, genes.itertuples(), strict=True))
-    files[1] = put("features.tsv.gz", rows)
-    with pytest.raises(UserError, match="mixes genes of GRCh38 and mm10"):
-        read_sample(sheet_row(), manifest_of(files))
+    names = [g.gene_symbol if i < 6 else g.gene_symbol.capitalize() for i, g in enumerate(genes.itertuples())]
+    files[1] = put("features.tsv.gz", "".join(f"{p}{n}\t{p}{n}\n" for p, n in zip(prefixes, names, strict=True)))
+    human, mouse = counts[:, :6].sum(axis=1).A1, counts[:, 6:].sum(axis=1).A1
+    adata, ledger = read_sample(sheet_row(), manifest_of(files))
+    kept = (human >= mouse) & (human > 0)
+    assert list(adata.obs["barcode"]) == [name for name, keep in zip(barcodes, kept, strict=True) if keep]
+    np.testing.assert_array_equal(adata.X.toarray(), counts[kept][:, :6].toarray())
+    np.testing.assert_allclose(adata.obs["other_species_fraction"], (mouse / (human + mouse))[kept])
+    assert f"dropped {(~kept).sum()} cells" in "".join(ledger["decision"])
 
 
 def test_hashtags_alone_are_refused(triplet, manifest_of, sheet_row):

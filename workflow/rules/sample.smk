@@ -18,6 +18,7 @@ rule read_counts:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         row=lambda wildcards: RUN.sample_row(wildcards.sample),
+        reading=RUN.config["reading"],
         cells_table=lambda wildcards: RUN.config["cells_tables"].get(RUN.sample_row(wildcards.sample)["dataset"], {}),
     script:
         "../scripts/read_counts.py"

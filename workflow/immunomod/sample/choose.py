@@ -26,6 +26,8 @@ class Matrix:
 
     def peek(self, files: LibraryFiles) -> LibraryHead:
         """What its headers tell."""
+        if self.layout.peek is None:
+            return LibraryHead(None, None, None, None, {})
         return self.layout.peek(self.file, files)
 
 
@@ -46,12 +48,13 @@ def choose_matrices(files: LibraryFiles) -> Choice:
         There is none, or several hold genes and the patterns of the sheet's column ``files`` do not settle which.
     """
     for candidates in (replace(files, shared=()), replace(files, own=())):
-        found = [Matrix(layout, file) for layout in REGISTRY.values() for file in layout.recognise(candidates)]
-        found = [one for one in found if not one.layout.last_resort] or found
+        every = [Matrix(layout, file) for layout in REGISTRY.values() for file in layout.recognise(candidates)]
+        found = [one for one in every if not one.layout.last_resort] or every
         if len(found) > 1:
             found = [one for one in found if files.is_named(one.file)] or found
         if len(found) == 1:
-            return Choice(found[0])
+            beside = [one for one in every if one not in found and one.layout.last_resort]
+            return Choice(found[0], tuple(one for one in beside if _holds_other_features(one, files)))
         if found:
             return _split_by_content(found, files)
         _refuse_damaged(candidates.own)
@@ -80,6 +83,15 @@ def _holds_genes(head: LibraryHead) -> bool:
         return True
     genes = head.features[head.features["feature_type"].isin(["", GENE_EXPRESSION])]
     return any(looks_like_genes(genes[column]) for column in ("gene_symbol", "gene_id"))
+
+
+def _holds_other_features(matrix: Matrix, files: LibraryFiles) -> bool:
+    """Whether a table beside the library's matrix holds antibodies or hashtags; any other table is left alone."""
+    try:
+        head = matrix.peek(files)
+    except UserError:
+        return False
+    return head.features is not None and not head.features["feature_type"].isin(["", GENE_EXPRESSION]).any()
 
 
 def _refuse_damaged(files: Sequence[SniffedFile]) -> None:

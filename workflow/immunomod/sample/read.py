@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
 
+from immunomod.acquire.select import split_patterns
 from immunomod.errors import UserError
+from immunomod.sample.cell_names import select_cells
 from immunomod.sample.cells_table import CellsJoin, CellsTableColumns, join_cells_table, locate_cells_table
-from immunomod.sample.readers import REGISTRY, Layout
-from immunomod.sample.readers.features import gene_counts
-from immunomod.sample.readers.library import LibraryFiles, integer_counts
-from immunomod.sample.readers.sniff import Kind, SniffedFile, sniff
+from immunomod.sample.choose import Matrix, choose_matrices
+from immunomod.sample.other_features import as_frames, join_by_barcode, other_features
+from immunomod.sample.readers import Layout
+from immunomod.sample.readers.counts import ReadingSettings, integer_counts
+from immunomod.sample.readers.features import GeneCounts, gene_counts
+from immunomod.sample.readers.library import LibraryFiles
+from immunomod.sample.readers.sniff import sniff
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,7 +31,10 @@ LEDGER_COLUMNS = ("dataset", "sample", "url", "path", "bytes", "sha256", "retrie
 
 
 def read_sample(
-    row: pd.Series, manifest: pd.DataFrame, cells_columns: CellsTableColumns | None = None
+    row: pd.Series,
+    manifest: pd.DataFrame,
+    cells_columns: CellsTableColumns | None = None,
+    settings: ReadingSettings | None = None,
 ) -> tuple[AnnData, pd.DataFrame]:
     """Read the counts of one library.
 
@@ -32,21 +42,25 @@ def read_sample(
     ----------
     row
         The library's row of ``samples.tsv``; all values str, empty where absent. ``files`` (patterns
-        separated by ``,``) decides where several matrices are found; ``cells`` names its per-cell table and
-        ``cells_lane`` its lane.
+        separated by ``,``) decides where several matrices are found, ``barcodes`` (patterns) which cells of a matrix
+        are the library's; ``cells`` names its per-cell table and ``cells_lane`` its lane.
     manifest
         Table of acquired files (columns dataset, sample, file, path, url, bytes, sha256, retrieved). Rows whose
         ``sample`` is empty are shared by the data set.
     cells_columns
         Columns of the data set's per-cell table; needed where ``row["cells"]`` is filled.
+    settings
+        Whether fractions are rounded.
 
     Returns
     -------
     counts
-        cells x genes, ``X`` CSR int32; ``obs_names`` are ``<sample>:<barcode>``; ``obs`` holds ``barcode``, every sheet
-        column, and from a per-cell table ``in_cells_table`` (bool), ``author_label``, ``author_doublet`` and the donor,
-        which overrides the sheet's. ``var`` (index: gene id, or symbol where there is none): ``gene_id``,
-        ``gene_symbol``.
+        cells x genes, ``X`` CSR int32, without barcodes that have no count; ``obs_names`` are ``<sample>:<barcode>``;
+        ``obs`` holds ``barcode``, every sheet column, and from a per-cell table ``in_cells_table`` (bool),
+        ``author_label``, ``author_doublet`` and the donor, which overrides the sheet's. ``var`` (index: gene id, or
+        symbol where there is none): ``gene_id``, ``gene_symbol`` (current), ``gene_symbol_given``. ``obsm``: a data
+        frame per kind of feature that is no gene (``antibody_capture``, ``hashtags``, ...). Where two species are in
+        the matrix, ``obs["other_species_fraction"]`` (share of a cell's counts).
     ledger
         One row per file of the library and per shared file that was used; columns :data:`LEDGER_COLUMNS`.
 
@@ -58,30 +72,67 @@ def read_sample(
     sample = str(row["sample"])
     manifest = _files_of(sample, manifest)
     cells_path = locate_cells_table(_value(row, "cells"), manifest) if _value(row, "cells") else None
-    files = _library_files(row, manifest, cells_path)
-    layout, matrix = _choose_matrix(files)
-    library = layout.run(matrix, files)
+    files = library_files(row, manifest, cells_path)
+    choice = choose_matrices(files)
+    matrix = choice.genes.file
+    library = choice.genes.layout.run(matrix, files)
     where = f"{matrix.path} (sample {sample})"
-    library.matrix = integer_counts(library, where)
-    genes = gene_counts(library.matrix, library.features, where)
-    decisions = [*library.decisions, *genes.decisions]
+    columns = cells_columns or CellsTableColumns()
+    # A table that lists the library's cells tells them apart, so their names need not.
+    patterns = files.cells or (("*",) if cells_path is not None and columns.listed_only else ())
     barcodes = library.barcodes.astype(str).rename(None)
+    mask, note = select_cells(barcodes, patterns, where)
+    if not mask.all():
+        library.matrix, library.barcodes = library.matrix[mask], library.barcodes[mask]
+        barcodes = barcodes[mask]
+    decisions = [*library.decisions, note, *integer_counts(library, where, settings or ReadingSettings())]
     if repeated := int(barcodes.duplicated().sum()):
         raise UserError(
             f"{where}: {repeated:,} barcodes stand more than once (first: {barcodes[barcodes.duplicated()][0]}); the "
             "matrix holds several libraries: give each its own files"
         )
+    genes = gene_counts(library.matrix, library.features, where, _value(row, "organism"))
+    decisions += genes.decisions
+    if genes.cells is not None:
+        barcodes = barcodes[genes.cells]
+    others = as_frames(genes.other, barcodes)
+    served = {file.path: role for file, role in library.used.items()}
+    for one in choice.others:
+        frames, note = _read_other(one, files, barcodes)
+        others |= frames
+        served[one.file.path] = f"{', '.join(frames)}; {note}"
     join = None
     if cells_path is not None:
-        columns = cells_columns or CellsTableColumns()
         join = join_cells_table(barcodes, cells_path, columns, _value(row, "cells_lane"), sample)
-    counts = _assemble(row, barcodes, genes.matrix, genes.var, join)
+    kept, notes = _cells_to_keep(genes.matrix, join)
+    counts = _assemble(row, barcodes, genes, others, join, kept)
     if 0 in counts.shape:
         raise UserError(f"{where}: the matrix is empty ({counts.n_obs} cells x {counts.n_vars} genes)")
-    decisions.insert(0, f"{counts.n_obs:,} cells x {counts.n_vars:,} genes")
-    served = {file.path: role for file, role in library.used.items()}
-    ledger = _ledger(row, manifest, files, layout, served, decisions, cells_path, join)
-    return counts, ledger
+    size = f"{counts.n_obs:,} cells x {counts.n_vars:,} genes"
+    said = [size, *(one for one in (*decisions, *notes) if one)]
+    return counts, _ledger(row, manifest, files, choice.genes.layout, served, said, cells_path, join)
+
+
+def _read_other(matrix: Matrix, files: LibraryFiles, barcodes: pd.Index) -> tuple[dict[str, pd.DataFrame], str]:
+    """Features of the library's cells from a matrix that holds no genes."""
+    library = matrix.layout.run(matrix.file, files)
+    where = f"{matrix.file.path} (sample {files.sample})"
+    integer_counts(library, where, ReadingSettings())
+    other = other_features(library)
+    return join_by_barcode(other, library.barcodes.astype(str), barcodes, where)
+
+
+def _cells_to_keep(matrix: sparse.csr_matrix, join: CellsJoin | None) -> tuple[NDArray[np.bool_], list[str]]:
+    """Cells with a count, and listed in the per-cell table where only those are wanted."""
+    counted = np.diff(matrix.indptr) > 0
+    notes = []
+    if not counted.all():
+        notes.append(f"dropped {(~counted).sum():,} barcodes without a count")
+    if join is None:
+        return counted, notes
+    if not join.kept.all():
+        notes.append(f"dropped {(~join.kept).sum():,} cells that the per-cell table does not list")
+    return counted & join.kept, notes
 
 
 def _value(row: pd.Series, column: str) -> str:
@@ -94,7 +145,7 @@ def _files_of(sample: str, manifest: pd.DataFrame) -> pd.DataFrame:
     return manifest.loc[owner.isin([sample, ""])].assign(sample=owner)
 
 
-def _library_files(row: pd.Series, manifest: pd.DataFrame, cells_path: Path | None) -> LibraryFiles:
+def library_files(row: pd.Series, manifest: pd.DataFrame, cells_path: Path | None) -> LibraryFiles:
     """Sniff the library's files and those that the data set shares; archives were unpacked when they were fetched."""
     paths = {
         owner: sorted(Path(path) for path in manifest.loc[manifest["sample"] == owner, "path"])
@@ -104,59 +155,34 @@ def _library_files(row: pd.Series, manifest: pd.DataFrame, cells_path: Path | No
         sample=str(row["sample"]),
         own=tuple(sniff(path) for path in paths[str(row["sample"])] if path != cells_path),
         shared=tuple(sniff(path) for path in paths[""] if path != cells_path),
-        patterns=tuple(pattern.strip() for pattern in _value(row, "files").split(",") if pattern.strip()),
+        patterns=split_patterns(_value(row, "files")),
+        cells=split_patterns(_value(row, "barcodes")),
     )
 
 
-def _choose_matrix(files: LibraryFiles) -> tuple[Layout, SniffedFile]:
-    """The one matrix among the library's files; shared ones count only where it has none of its own."""
-    for candidates in (replace(files, shared=()), replace(files, own=())):
-        found = [(layout, file) for layout in REGISTRY.values() for file in layout.recognise(candidates)]
-        first_choice = [pair for pair in found if not pair[0].last_resort]
-        found = first_choice or found
-        if len(found) > 1:
-            found = [pair for pair in found if files.is_named(pair[1])] or found
-        if len(found) > 1:
-            raise UserError(
-                f"sample {files.sample}: {len(found)} matrices among its files: "
-                f"{', '.join(file.name for _, file in found)}; say in samples.tsv, column files, which is to be read "
-                "(a pattern of file names)"
-            )
-        if found:
-            return found[0]
-        _refuse_damaged(candidates.own)
-    raise UserError(
-        f"sample {files.sample}: no matrix of counts among its files: {files.describe()}. Readable layouts: "
-        f"{', '.join(REGISTRY)}"
-    )
-
-
-def _refuse_damaged(files: Sequence[SniffedFile]) -> None:
-    for file in files:
-        if file.damage:
-            raise UserError(file.damage)
-        if file.kind is Kind.HTML:
-            raise UserError(
-                f"{file.path}: is a web page, not data (the server answered with a message); fetch it again"
-            )
-        if file.kind is Kind.R_OBJECT:
-            raise UserError(
-                f"{file.path}: is an R object; save its counts as a 10x triplet (DropletUtils::write10xCounts) or h5ad"
-            )
-
-
-def _assemble(row: pd.Series, barcodes: pd.Index, matrix: object, var: pd.DataFrame, join: CellsJoin | None) -> AnnData:
+def _assemble(
+    row: pd.Series,
+    barcodes: pd.Index,
+    genes: GeneCounts,
+    others: dict[str, pd.DataFrame],
+    join: CellsJoin | None,
+    kept: NDArray[np.bool_],
+) -> AnnData:
+    """The validated object of a library: its kept cells, with the sheet's columns."""
     from anndata import AnnData
 
-    sample = str(row["sample"])
-    obs = pd.DataFrame({"barcode": barcodes.to_numpy(dtype=object)}, index=sample + ":" + barcodes)
+    names = barcodes[kept]
+    obs = pd.DataFrame({"barcode": names.to_numpy(dtype=object)}, index=f"{row['sample']}:" + names)
     for column in row.index:
-        obs[str(column)] = pd.Categorical([_value(row, column)] * len(barcodes))
+        obs[str(column)] = pd.Categorical([_value(row, column)] * len(names))
     if join is not None:
         for column in join.cells.columns:
-            values = join.cells[column].to_numpy()
+            values = join.cells[column].to_numpy()[kept]
             obs[column] = values if values.dtype == bool else pd.Categorical(values)
-    return AnnData(X=matrix, obs=obs, var=var)
+    if genes.other_species_fraction is not None:
+        obs["other_species_fraction"] = genes.other_species_fraction[kept]
+    obsm = {kind: frame[kept].set_axis(obs.index) for kind, frame in others.items()}
+    return AnnData(X=genes.matrix if kept.all() else genes.matrix[kept], obs=obs, var=genes.var, obsm=obsm)
 
 
 def _ledger(
