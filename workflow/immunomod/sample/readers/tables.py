@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
 
 from immunomod.errors import UserError
+from immunomod.sample.readers.features import FEATURE_TYPES
 from immunomod.sample.readers.sniff import open_text, reading
+from immunomod.sample.readers.stream import read_blocks
 
+_COUNTED_BYTES = 1 << 20
+_MOSTLY = 0.8
 _DELIMITERS = ("\t", ",", ";", " ")
 
 
@@ -30,31 +34,65 @@ def delimiter_of(lines: Sequence[str]) -> str:
     return best
 
 
-def count_rows(path: Path, limit: int) -> int:
-    """Number of lines that are not empty, reading no further than ``limit`` of them."""
-    with reading(path), open_text(path) as handle:
-        return sum(1 for _ in itertools.islice((line for line in handle if line.strip()), limit))
+def count_rows(path: Path, limit: int, max_bytes: int) -> int | None:
+    """Number of lines that are not blank; None where there are more than ``limit`` of them, or of ``max_bytes``."""
+    n_rows, n_bytes, torn = 0, 0, b""
+    with closing(read_blocks(path, _COUNTED_BYTES)) as blocks:
+        for block in blocks:
+            lines = (torn + block).splitlines()
+            torn = lines.pop() if lines and not block.endswith((b"\n", b"\r")) else b""
+            n_rows += sum(1 for line in lines if line.strip())
+            n_bytes += len(block)
+            if n_rows > limit or n_bytes > max_bytes:
+                return None
+    n_rows += bool(torn.strip())
+    return n_rows if n_rows <= limit else None
 
 
 def read_columns(path: Path, lines: Sequence[str]) -> pd.DataFrame:
     """All rows of a small table as strings, without any header logic; short rows are filled with empty strings.
 
-    ``lines`` are its first lines, which tell the delimiter. ``Gene<TAB>Expression``, a feature type that a tab has
-    torn apart, is mended.
+    ``lines`` are its first lines, which tell the delimiter. A feature type that blanks or tabs have torn apart
+    (``Gene<TAB>Expression``) is mended.
     """
-    delimiter = delimiter_of(lines)
-    with reading(path), open_text(path) as handle:
-        rows = [row for row in csv.reader(handle, delimiter=delimiter) if any(row)]
-    if not rows:
+    try:
+        with reading(path), open_text(path) as handle:
+            table = parse_columns(handle, delimiter_of(lines))
+    except csv.Error as error:
+        raise UserError(f"{path}: is no table of text ({error}); fetch it again") from None
+    if table.empty:
         raise UserError(f"{path}: the table is empty")
-    width = max(len(row) for row in rows)
-    table = pd.DataFrame([row + [""] * (width - len(row)) for row in rows], dtype=object)
-    for column in range(1, width - 1):
-        if (table[column] == "Gene").mean() > 0.5 and (table[column + 1] == "Expression").mean() > 0.5:
-            table[column] = table[column] + " " + table[column + 1]
-            table = table.drop(columns=column + 1)
-            table.columns = pd.RangeIndex(table.shape[1])
-            break
+    return table
+
+
+def parse_columns(lines: Iterable[str], delimiter: str) -> pd.DataFrame:
+    """Lines as a table of strings, as :func:`read_columns` gives it."""
+    columns: list[list[str]] = []
+    n_rows = 0
+    for row in csv.reader(lines, delimiter=delimiter):
+        if not any(row):
+            continue
+        if len(row) > len(columns):
+            columns.extend([""] * n_rows for _ in range(len(row) - len(columns)))
+        for k, column in enumerate(columns):
+            column.append(row[k] if k < len(row) else "")
+        n_rows += 1
+    return _mend_torn_types(pd.DataFrame(dict(enumerate(columns)), dtype=object))
+
+
+def _mend_torn_types(table: pd.DataFrame) -> pd.DataFrame:
+    """Join neighbouring columns whose words make feature types in nearly every row."""
+    width = table.shape[1]
+    for first in range(width - 1):
+        for last in (width, first + 2):
+            words = table[first]
+            for k in range(first + 1, last):
+                words = words + " " + table[k]
+            words = words.str.strip()
+            if words.isin(FEATURE_TYPES).mean() > _MOSTLY and not table[first].isin(FEATURE_TYPES).all():
+                kept = table.drop(columns=range(first + 1, last))
+                kept[first] = words
+                return kept.set_axis(range(kept.shape[1]), axis=1)
     return table
 
 
