@@ -313,7 +313,7 @@ def ensembl_species(name: str) -> str:
 
     Empty for a name that is no Ensembl gene id.
     """
-    match = _ENSEMBL_ID.match(name)
+    match = _ENSEMBL_ID.match(name) if name.startswith("ENS") else None
     return ENSEMBL_SPECIES.get(match[1], match[1]) if match else ""
 
 

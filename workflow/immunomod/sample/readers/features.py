@@ -45,6 +45,7 @@ GENOME_PREFIXES = {
 #: Also with what some references add to the genome's name (``GRCh38_premrna_``), and with the dashes that Seurat makes
 #: of underscores (``mm10---Actb``).
 _PREFIX = re.compile(rf"^({'|'.join(GENOME_PREFIXES)})(?:[_-]pre-?m?rna)?(?:_+|-+)(?=.)", re.IGNORECASE)
+_BEGINNINGS = frozenset(name[:2].lower() for name in GENOME_PREFIXES)
 _GENOMES = {name.lower(): species for name, species in GENOME_PREFIXES.items()}
 _ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}(\.\d+)?(_PAR_Y)?$")
 _VERSION = re.compile(r"^(ENS[A-Z]*G\d{6,})(?:\.\d+)?(?:_PAR_Y)?$")
@@ -259,21 +260,22 @@ def _cleaned(features: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     table = pd.DataFrame({"feature_type": features["feature_type"].astype(str).to_numpy(dtype=object)})
     table["genome"] = features["genome"].astype(str).to_numpy(dtype=object) if "genome" in features else ""
     table["given"] = features["gene_symbol"].astype(str).to_numpy(dtype=object)
-    prefixes: list[str] = []
+    genome = table["genome"].tolist()
+    prefixes: dict[str, None] = {}
     versions = 0
     for column in ("gene_id", "gene_symbol"):
-        names = features[column].astype(str).str.strip().str.strip('"').reset_index(drop=True)
-        prefix = names.str.extract(_PREFIX, expand=False)
-        if (prefixed := prefix.notna()).any():
-            prefixes += list(prefix[prefixed].unique())
-            names = names.str.replace(_PREFIX, "", regex=True)
-            table["genome"] = prefix.where(prefixed, table["genome"])
-        bare = names.str.replace(_VERSION, r"\1", regex=True)
-        versions = max(versions, int((bare != names).sum()))
-        table[column] = bare.where(~bare.isin(_NAMELESS), "").astype(object)
+        names = [str(name).strip().strip('"') for name in features[column]]
+        for row, name in enumerate(names):
+            if name[:2].lower() in _BEGINNINGS and (match := _PREFIX.match(name)):
+                prefixes[match[1]] = None
+                genome[row], names[row] = match[1], name[match.end() :]
+        bare = [_VERSION.sub(r"\1", name) if name.startswith("ENS") else name for name in names]
+        versions = max(versions, sum(one != other for one, other in zip(bare, names, strict=True)))
+        table[column] = pd.Series(["" if name in _NAMELESS else name for name in bare], dtype=object)
+    table["genome"] = pd.Series(genome, dtype=object)
     notes = []
     if prefixes:
-        notes.append(f"removed the prefix {', '.join(f'{name}_' for name in dict.fromkeys(prefixes))}")
+        notes.append(f"removed the prefix {', '.join(f'{name}_' for name in prefixes)}")
     if versions:
         notes.append(f"removed the version of {versions:,} Ensembl ids")
     return table, notes
