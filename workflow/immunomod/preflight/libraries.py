@@ -329,14 +329,14 @@ class _DatasetLook:
         if path is None:
             library.waits_for = library.waits_for or _AFTER_DOWNLOAD
             return
-        table = rows_of_library(path, self.columns, row.cells_lane, row.sample)
         head = library.head
-        donors = table["donor"] if "donor" in table else pd.Series(dtype=str)
         if head is not None and head.barcodes is not None and len(head.barcodes) == head.n_cells:
             join = join_cells_table(head.barcodes, path, self.columns, row.cells_lane, row.sample)
-            donors = join.cells["donor"][join.kept] if "donor" in join.cells else donors
-            library.head = replace(head, n_cells=int(join.kept.sum()), barcodes=head.barcodes[join.kept])
-        library.donors = tuple(sorted(set(donors) - {""}))
+            rows = join.cells[join.kept]
+            library.head = replace(head, n_cells=len(rows), barcodes=head.barcodes[join.kept])
+        else:
+            rows = rows_of_library(path, self.columns, row.cells_lane, row.sample)
+        library.donors = tuple(sorted(set(rows["donor"]) - {""})) if "donor" in rows else ()
 
     @contextmanager
     def _reporting(self, library: Library) -> Iterator[None]:
