@@ -159,8 +159,10 @@ class Examination:
         """The study, without the rows that cannot be used; None where a sheet cannot be read."""
         if self.samples.rows is None or self.contrasts.rows is None:
             return None
-        samples = self.samples.rows.drop(index=list(self.samples.faulty_rows("sample", "dataset")))
-        contrasts = self.contrasts.rows.drop(index=list(self.contrasts.faulty_rows(*self.contrasts.rows.columns)))
+        samples = self.samples.rows.drop(index=list(self.samples.faulty_rows("sample", "dataset")), errors="ignore")
+        contrasts = self.contrasts.rows.drop(
+            index=list(self.contrasts.faulty_rows(*self.contrasts.rows.columns)), errors="ignore"
+        )
         return Run(config=self.config, folder=self.folder, samples=samples, contrasts=contrasts)
 
 

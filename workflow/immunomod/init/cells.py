@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -50,7 +50,11 @@ class CellsTable:
     columns: Mapping[str, str]
     cores: pd.Series
     levels: pd.DataFrame
-    names: pd.Series = field(default_factory=lambda: pd.Series(dtype=object))
+
+    @property
+    def name(self) -> str:
+        """Base name, as messages give it."""
+        return self.reference.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def read_cells_table(path: Path, reference: str) -> CellsTable | None:
     taken = {columns.get(role) for role in ("barcode", "donor", "doublet", "label")}
     counts = table.nunique()
     kept = [name for name in table.columns if name not in taken and 2 <= counts[name] <= MOST_LEVELS]
-    return CellsTable(reference, columns, names.map(bases), table[kept].reset_index(drop=True), names)
+    return CellsTable(reference, columns, names.map(bases), table[kept].reset_index(drop=True))
 
 
 def _may_name_cells(lines: Sequence[str]) -> bool:

@@ -101,10 +101,10 @@ def summary(proposal: Proposal, questions: Sequence[Question], folder: Path, sam
     lines = [
         f"{clean(proposal.title, 200)}",
         f"wrote {folder / CONFIG}",
-        f"wrote {folder / SAMPLES}: {len(active)} libraries"
-        + (f", {aside} samples left out as comments" if aside else ""),
-        f"wrote {folder / CONTRASTS}: {asked} questions"
-        + (f", {len(questions) - asked} as comments" if asked < len(questions) else ""),
+        f"wrote {folder / SAMPLES}: {_counted(len(active), 'library', 'libraries')}"
+        + (f", {_counted(aside, 'sample')} commented out" if aside else ""),
+        f"wrote {folder / CONTRASTS}: {_counted(asked, 'question')}"
+        + (f", {len(questions) - asked} commented out" if asked < len(questions) else ""),
         "",
     ]
     guessed = [
@@ -121,6 +121,10 @@ def summary(proposal: Proposal, questions: Sequence[Question], folder: Path, sam
     if proposal.remarks:
         lines += ["to know:", *(f"  {clean(remark, 600)}" for remark in proposal.remarks), ""]
     return "\n".join([*lines, *_next_steps(folder)])
+
+
+def _counted(number: int, word: str, plural: str = "") -> str:
+    return f"{number} {word if number == 1 else plural or word + 's'}"
 
 
 def _is_guessed(name: str, rows: Sequence[Row]) -> bool:

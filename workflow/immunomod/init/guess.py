@@ -61,13 +61,14 @@ _DONOR_IN_TEXT = re.compile(
 )
 _SHORT_DONOR = re.compile(r"(?<![a-z0-9])(d|p)(\d{1,3})(?=p\d|[^a-z0-9]|$)")
 
+_STUDY = "title of the study"
 _READERS: tuple[tuple[Callable[[Row], str], str], ...] = (
     (lambda row: row.about.title, "title"),
     (lambda row: row.about.source_name, "source name"),
 )
 
 
-def guess_rows(rows: Sequence[Row]) -> list[str]:
+def guess_rows(rows: Sequence[Row], study: str = "") -> list[str]:
     """Fill in what can be guessed of each row, and return remarks on all of them.
 
     The rows are one study's: what tells its libraries apart is looked for among all of them. Columns ``culture``,
@@ -76,9 +77,14 @@ def guess_rows(rows: Sequence[Row]) -> list[str]:
     """
     for row in rows:
         _guess_culture(row)
+    if not any(row["culture"] for row in rows) and (told := culture_of(study)) in ("msc", "immune"):
+        for row in rows:
+            row.guess("culture", told, _STUDY)
     _guess_stimuli(rows)
     for row in rows:
         _guess_msc_source(row)
+        if row["culture"] in ("msc", "coculture") and (tissue := msc_source_of(study)):
+            _fill(row, "msc_source", tissue, _STUDY)
         _guess_time(row)
         _guess_dose(row)
         _guess_keyed(row, "batch", _BATCH_KEY)
@@ -281,7 +287,7 @@ def _initial(text: str) -> str:
 
 
 def _short_donors(rows: Sequence[Row]) -> None:
-    """D1, D2 and P1, P2 in titles: donors where they count from 1 without a gap; else days and passages as likely."""
+    """D1, D2 and P1, P2: donors where each title has one and they count from 1 without a gap; else as likely days."""
     for letter, doubt in (("d", "a day"), ("p", "a passage")):
         hits = {id(row): _numbered(row.about.title, letter) for row in rows}
         numbers = set().union(*hits.values())
@@ -289,7 +295,11 @@ def _short_donors(rows: Sequence[Row]) -> None:
         if len(numbers) < 2 or not lacking:
             continue
         with_msc = any(MSC.search(normalise(row.about.told)) for row in rows)
-        counted = numbers == set(range(1, len(numbers) + 1)) and all(len(found) <= 1 for found in hits.values())
+        counted = (
+            everywhere
+            and numbers == set(range(1, len(numbers) + 1))
+            and all(len(found) <= 1 for found in hits.values())
+        )
         if not counted or (letter == "p" and with_msc):
             for row in lacking:
                 if hits[id(row)]:
@@ -330,7 +340,7 @@ def _guess_conditions(rows: Sequence[Row]) -> list[str]:
     lacking = [row for row in rows if not row["condition"]]
     if not lacking:
         return []
-    for attempt in (_by_culture, _by_licensing, _by_characteristic, _by_stimulus, _by_words):
+    for attempt in (_by_culture, _by_licensing, _by_characteristic, _by_stimulus, _by_words, _by_tissue):
         if attempt(lacking):
             return []
     for row in lacking:
@@ -390,18 +400,32 @@ def _by_words(rows: Sequence[Row]) -> bool:
         counts = Counter(word for found in words for word in dict.fromkeys(found))
         seldom = 1 if len(rows) > 3 else 0
         levels = ["_".join(word for word in found if seldom < counts[word] < len(rows)) for found in words]
+        shown = {_numberless(normalise(word)): _numberless(word) for row in rows for word in words_of(read(row))}
         filled = set(levels) - {""}
         if 2 <= len(filled) <= max(2, len(rows) // 2) or (len(filled) == 1 and len(set(levels)) == 2):
             for row, level in zip(rows, levels, strict=True):
-                row.guess("condition", level, origin)
+                row.guess("condition", "_".join(shown.get(word, word) for word in level.split("_")), origin)
             return True
     return False
+
+
+def _by_tissue(rows: Sequence[Row]) -> bool:
+    if len({row["msc_source"] for row in rows} - {""}) < 2:
+        return False
+    for row in rows:
+        row.guess("condition", row["msc_source"], "msc_source")
+    return True
+
+
+def _numberless(word: str) -> str:
+    """``stim1`` without its number; ``AB127`` is a name."""
+    return re.sub(r"^(\w*[^\W\d])[-.]?\d$", r"\1", word)
 
 
 def _telling_words(title: str) -> list[str]:
     plain = _REPLICATE.sub(" ", _DONOR_IN_TEXT.sub(" ", normalise(title)))
     plain = _HOURS.sub(" ", plain)
-    words = [re.sub(r"^(\w+?)[-.]?\d$", r"\1", word) for word in words_of(plain)]
+    words = [_numberless(word) for word in words_of(plain)]
     skip = re.compile(r"[\W\d]+|[dps]\d+(p\d+)?|[a-z]|gs[em]\d+|s?\d+|rep|sample|lane|library|well|run")
     return [word for word in words if not skip.fullmatch(word)]
 

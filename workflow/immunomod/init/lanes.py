@@ -39,13 +39,13 @@ def assign_cells_tables(
         lanes = find_lanes(table, [barcodes[n] for n in free], [rows[n].about.told for n in free])
         if lanes is None:
             proposal.remarks.append(
-                f"{table.reference} looks like a per-cell table ({_roles_in_words(table)}), and nothing tells which of "
+                f"{table.name} looks like a per-cell table ({_roles_in_words(table)}), and nothing tells which of "
                 "its rows are which library's: name it in column cells if it should be used"
             )
             continue
         section = dict(table.columns) | ({"lane": lanes.column} if lanes.column else {})
         if proposal.cells_tables.setdefault(dataset, section) != section:
-            proposal.remarks.append(f"{table.reference}: its columns differ from another per-cell table's; not used")
+            proposal.remarks.append(f"{table.name}: its columns differ from another per-cell table's; not used")
             continue
         for position, lane in lanes.of_library.items():
             _use_lane(rows[free[position]], table, lane, lanes.origin)
@@ -59,9 +59,7 @@ def _use_lane(row: Row, table: CellsTable, lane: str, origin: str) -> None:
         row.mark("cells_lane", lane, origin)
     if "donor" in table.columns:
         row.donor_by_cell = True
-        row.note(
-            f'donor left empty: column "{clean(table.columns["donor"])}" of {table.reference} says it cell by cell'
-        )
+        row.note(f'donor left empty: column "{clean(table.columns["donor"])}" of {table.name} says it cell by cell')
 
 
 def _conditions_of_lanes(rows: Sequence[Row], table: CellsTable, column: str) -> None:
@@ -69,7 +67,7 @@ def _conditions_of_lanes(rows: Sequence[Row], table: CellsTable, column: str) ->
     lanes = [row["cells_lane"] for row in rows]
     if any(is_control_level(lane) or stimuli_in(lane) or culture_of(lane) for lane in lanes) and len(set(lanes)) > 1:
         for row in rows:
-            row.guess("condition", row["cells_lane"], f'column "{column}" of {table.reference}')
+            row.guess("condition", row["cells_lane"], f'column "{column}" of {table.name}')
 
 
 def _roles_in_words(table: CellsTable) -> str:

@@ -34,7 +34,8 @@ _GENERIC_FOLDER = re.compile(
 _BY_PRODUCT = re.compile(
     r"(^|/)(analysis|SC_RNA_\w+_CS|spatial|crispr_analysis|antibody_analysis|vdj(_[bt])?|multiplexing_analysis)/"
     r"|molecule_info\.h5$|metrics_summary|(^|/)_\w+$|feature_reference|aggregation\.csv$|assignment_confidence_table"
-    r"|cells_per_\w+\.(json|csv)|barcodes_compatible|clonotypes|contig|config\.csv$|protospacer_calls",
+    r"|cells_per_\w+\.(json|csv)|barcodes_compatible|clonotypes|contig|config\.csv$|protospacer_calls"
+    r"|(^|/)filelist\.txt$",
     re.IGNORECASE,
 )
 _RAW = re.compile(r"(?<![a-z])(raw|unfiltered)(?![a-z])", re.IGNORECASE)
@@ -134,13 +135,14 @@ def _group(matrix: str, every: Sequence[str], triplet: bool) -> FileGroup:
 
 
 def _companions(matrix: str, key: str, every: Sequence[str]) -> Iterable[str]:
-    """Of each role the table of the same folder and key, or else the only one that the folder or the whole has."""
+    """Of each role the table of the same folder and key, or the only one that could be meant there, or at all."""
     folder = matrix.rpartition("/")[0]
     for role in COMPANIONS:
         candidates = [name for name in every if role_of(name.rpartition("/")[2]) is role]
         beside = [name for name in candidates if name.rpartition("/")[0] == folder]
         same = [name for name in beside if key_of(name) == key and _state(name) == _state(matrix)]
-        for found in (same, beside, candidates):
+        near = [name for name in beside if key.startswith(key_of(name) or "\0") and _state(name) == _state(matrix)]
+        for found in (same, near, beside, candidates):
             if len(found) == 1:
                 yield found[0]
                 break

@@ -107,7 +107,7 @@ def _pair(keys: Sequence[str], texts: Sequence[str]) -> dict[int, int]:
     """For texts (by position) the one key that stands in it, where no other text takes the same key."""
     found: dict[int, int] = {}
     for number, text in enumerate(texts):
-        inside = [key for key in keys if key and key in text]
+        inside = [key for key in keys if re.search("[a-z]", key) and key in text]
         longest = max(inside, key=len, default="")
         if longest and sum(key == longest for key in keys) == 1:
             found[number] = keys.index(longest)
@@ -121,7 +121,9 @@ def _tell_cells_apart(rows: Sequence[Row], group: LibraryGroup, source: Source) 
     if labels is None:
         remark = f"barcodes left empty: {group.groups[0].matrix} holds several libraries; which cells are whose?"
     else:
-        paired = _pair([_compact(label) for label in labels], [_compact(_told(row)) for row in rows])
+        paired = _pair(
+            [_compact(label.replace(r"\0", " ")) for label in labels], [_compact(_told(row)) for row in rows]
+        )
         if len(paired) == len(rows):
             for number, row in enumerate(rows):
                 label = labels[paired[number]]
@@ -142,9 +144,7 @@ def _cell_labels(group: LibraryGroup, source: Source) -> list[str] | None:
     by_name = {file.name: file for file in source.listing.own}
     tables = [name for name in group.names if role_of(name) is Role.BARCODES]
     path = source.fetch_small(by_name[tables[0]]) if tables else None
-    if path is None:
-        return None
-    names = read_lines(path)
+    names = read_lines(path) if path else source.cell_names(group.names)
     labels = list(dict.fromkeys(re.sub(r"[ACGT]{8,}", r"\\0", name) for name in names))
     return labels if 2 <= len(labels) <= 200 else None
 

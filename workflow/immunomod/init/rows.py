@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from immunomod.init.text import LONGEST_NOTE, as_level, as_name, clean, has_invisible, short_names
+from immunomod.init.text import LONGEST_NOTE, as_level, clean, has_invisible, short_names
 
 #: Columns in the order in which they are written.
 COLUMNS = (
@@ -109,9 +109,10 @@ def name_rows(rows: Sequence[Row]) -> None:
     names = short_names([row.about.title for row in active], [row.about.name for row in active])
     for row, name in zip(active, names, strict=True):
         row.state("sample", name)
-    for row in rows:
-        if row.set_aside:
-            row.state("sample", as_name(f"{as_name(row.about.title)[:20]}_{as_name(row.about.name)[-18:]}"))
+    aside = [row for row in rows if row.set_aside]
+    others = short_names([row.about.title for row in aside], [row.about.name for row in aside])
+    for row, name in zip(aside, others, strict=True):
+        row.state("sample", f"{name}_left_out" if name in names else name)
 
 
 def as_pattern(name: str) -> str:

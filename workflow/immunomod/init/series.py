@@ -14,7 +14,7 @@ from immunomod.init.libraries import group_files
 from immunomod.init.locate import locate, series_matrices, settle_companions
 from immunomod.init.rows import Proposal, Row, name_rows
 from immunomod.init.single_cells import are_single_cells, propose_from_cells
-from immunomod.init.source import Source, describe, set_organism
+from immunomod.init.source import LONGEST_TEXT, Source, describe, set_organism
 from immunomod.init.text import clean
 from immunomod.init.vocabulary import Modality, modality_of, without_modality
 
@@ -50,7 +50,7 @@ def propose_series(accession: str, site: GeoSite, folder: Path) -> Proposal:
         proposal.remarks.append(
             "no sample of the series looks like a library of single-cell RNA: all rows are comments"
         )
-    proposal.remarks += guess_rows(proposal.active)
+    proposal.remarks += guess_rows(proposal.active, series.title[:LONGEST_TEXT])
     return proposal
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from immunomod.acquire.geo import GeoSample
-from immunomod.errors import UserError
 from immunomod.init.guess import is_arm_key, is_donor_key
 from immunomod.init.libraries import LibraryGroup
 from immunomod.init.rows import Described, Proposal, Row, as_pattern
@@ -118,34 +116,29 @@ def _in_common(about: Sequence[Described], members: Sequence[int], series: str) 
         for name, value in some[0].characteristics.items()
         if all(one.characteristics.get(name) == value for one in some)
     }
-    letters = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*(one.title for one in some), strict=False))
-    title = "".join(column[0] for column in letters) if len(some) > 1 else some[0].title
     sources = {one.source_name for one in some}
-    title = re.sub(r"[\s_.,;:#([-]*(cell|well|c|#)?[\s_.,;:#([-]*\d*$", "", title, flags=re.IGNORECASE)
+    title = common_title([one.title for one in some])
     return Described(series, title, sources.pop() if len(sources) == 1 else "", shared)
+
+
+def common_title(titles: Sequence[str]) -> str:
+    """The words with which all titles begin, without what leads on to a cell's number."""
+    if len(titles) == 1:
+        return titles[0]
+    letters = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*titles, strict=False))
+    start = "".join(column[0] for column in letters)
+    if any(title[len(start) : len(start) + 1].isalnum() for title in titles):  # it ends within a word
+        start = re.sub(r"\w*$", "", start)
+    start = re.sub(r"\s*[(\[{][^)\]}]*$", "", start)
+    return re.sub(r"([\s_.,;:#-]+(cells?|wells?|c|no)?)*$", "", start, flags=re.IGNORECASE)
 
 
 def _name_pattern(source: Source, matrices: Sequence[LibraryGroup], titles: Sequence[str]) -> str | None:
     """Where in the titles the names of the matrix' cells stand; None if the matrix cannot be looked at or none fits."""
     if len(matrices) != 1:
         return None
-    files = {file.name: file for file in source.listing.own}
-    paths = [source.fetch_small(files[name]) for name in matrices[0].names if name in files]
-    cells = _cell_names([path for path in paths if path is not None])
+    cells = set(source.cell_names(matrices[0].names))
     return next((pattern for pattern in NAME_PATTERNS if _fits(pattern, titles, cells)), None) if cells else None
-
-
-def _cell_names(paths: Iterable[Path]) -> set[str]:
-    from immunomod.sample.choose import choose_matrices
-    from immunomod.sample.readers.library import LibraryFiles
-    from immunomod.sample.readers.sniff import sniff
-
-    try:
-        files = LibraryFiles("the series", tuple(sniff(path) for path in paths), cells=("*",))
-        head = choose_matrices(files).genes.peek(files)
-    except UserError:
-        return set()
-    return set() if head.barcodes is None else set(map(str, head.barcodes))
 
 
 def _fits(pattern: str, titles: Sequence[str], cells: set[str]) -> bool:

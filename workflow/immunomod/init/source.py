@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,21 @@ class Source:
         except UserError:
             return None
         return target
+
+    def cell_names(self, names: Sequence[str]) -> list[str]:
+        """Names of the cells of a small matrix at series level, perhaps the first ones only; empty if unknown."""
+        from immunomod.sample.choose import choose_matrices
+        from immunomod.sample.readers.library import LibraryFiles
+        from immunomod.sample.readers.sniff import sniff
+
+        files = {file.name: file for file in self.listing.own}
+        paths = [self.fetch_small(files[name]) for name in names if name in files]
+        try:
+            own = LibraryFiles(self.accession, tuple(sniff(path) for path in paths if path), cells=("*",))
+            head = choose_matrices(own).genes.peek(own)
+        except UserError:
+            return []
+        return [] if head.barcodes is None else [str(name)[:LONGEST_TEXT] for name in head.barcodes]
 
 
 def describe(sample: GeoSample) -> Described:
