@@ -2,9 +2,11 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 
 from immunomod.errors import UserError
+from immunomod.genes import GeneNames
 from immunomod.programs import SHIPPED, load_programs
 
 
@@ -89,6 +91,28 @@ def test_a_user_adds_a_programme_in_a_folder_of_their_own(tmp_path):
 def test_a_mistake_in_a_programme_names_its_row(tmp_path, gene_row, meta_row, message):
     with pytest.raises(UserError, match=message):
         load_programs([own_folder(tmp_path, gene_row, meta_row)])
+
+
+def test_genes_of_a_programme_are_brought_to_their_current_symbols(tmp_path):
+    rows = "mine\tIL8\tCtgf\t+\t\tlab\t\tno\nmine\tSEPT7\t\t-\t\tlab\t\tno\nmine\tmade_up\t\t-\t\tlab\t\tno\n"
+    programs = load_programs([own_folder(tmp_path, rows, META_ROW)])
+    assert dict(programs.weights("human")["mine"]) == {"CXCL8": 1.0, "SEPTIN7": -1.0, "made_up": -1.0}
+    assert dict(programs.weights("mouse")["mine"]) == {"Ccn2": 1.0}
+
+
+def test_one_gene_under_two_names_is_refused(tmp_path):
+    rows = "mine\tIL8\tIl2\t+\t\tlab\t\tno\nmine\tCXCL8\tIl4\t-\t\tlab\t\tno\n"
+    with pytest.raises(UserError, match=r"row 3, column gene_human: 'CXCL8' is the same gene as 'IL8' of row 2"):
+        load_programs([own_folder(tmp_path, rows, META_ROW)])
+
+
+@pytest.mark.parametrize("organism", ["human", "mouse"])
+def test_shipped_genes_and_markers_are_current_symbols(organism, repository):
+    """A programme's gene that no matrix can name today would silently count as missing."""
+    names = GeneNames.load(organism)
+    for table in (SHIPPED / "programs.tsv", repository / "resources" / "markers" / "markers.tsv"):
+        given = set(pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False)[f"gene_{organism}"]) - {""}
+        assert given <= names.current
 
 
 def test_a_programme_may_not_stand_in_two_folders(tmp_path):

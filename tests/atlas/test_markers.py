@@ -52,6 +52,16 @@ def test_weights_find_genes_by_old_names_and_leave_absent_ones_out(markers: Mark
     np.testing.assert_array_equal(weights.negative[:, 0], [0, 0, 0, 1])
 
 
+def test_markers_under_outdated_names_meet_current_ones(tmp_path: Path, markers_folder: Path) -> None:
+    folder = tmp_path / "markers"
+    shutil.copytree(markers_folder, folder)
+    text = (folder / "markers.tsv").read_text()
+    assert "\tJCHAIN\tJchain\t" in text
+    (folder / "markers.tsv").write_text(text.replace("\tJCHAIN\tJchain\t", "\tIGJ\tIgj\t"))
+    old, new = load_markers(folder), load_markers(markers_folder)
+    pd.testing.assert_frame_equal(old.markers, new.markers)
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [

@@ -386,3 +386,11 @@ def test_real_tables_of_geo(shared):
     assert known.mean() > 0.75 > found.var["gene_symbol_given"].isin(GeneNames.load("mouse").current).mean()
     with pytest.raises(UserError, match="named like genes of mouse"):
         gene_counts(matrix, table(list(reference.index)), "m", "human")
+
+
+def test_features_alone_are_named_as_with_cells():
+    """``check`` names genes from headers, without a count."""
+    nothing = sparse.csr_matrix((0, 20), dtype=np.int32)
+    found = gene_counts(nothing, two_species("prefix"), "m", "human")
+    assert list(found.var["gene_symbol"]) == HUMAN_GENES
+    assert found.matrix.shape == (0, 10)

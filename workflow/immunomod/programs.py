@@ -1,7 +1,8 @@
 """The gene programmes: signed gene sets with a role, an expected sign and the evidence for every gene.
 
 A folder of programmes holds ``programs.tsv`` (one row per gene) and ``programs_meta.tsv`` (one row per programme). A
-user adds a programme by adding rows to the shipped tables or by naming a second folder in the config.
+user adds a programme by adding rows to the shipped tables or by naming a second folder in the config. Genes may stand
+there under any name they ever had: they are brought to the current symbol, as the genes of every matrix are.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from immunomod.errors import UserError
+from immunomod.genes import ORGANISMS, GeneNames
 from immunomod.tables import REPOSITORY, read_table
 
+__all__ = ["ORGANISMS", "SHIPPED", "ProgramSet", "load_programs"]
+
 SHIPPED = REPOSITORY / "resources" / "programs"
-ORGANISMS = ("human", "mouse")
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class ProgramSet:
     Attributes
     ----------
     genes
-        One row per programme and gene: ``program, compartment, gene_human, gene_mouse, direction`` (``+`` or ``-``),
-        ``weight`` (float), ``source, evidence, verified`` (bool).
+        One row per programme and gene: ``program, compartment, gene_human, gene_mouse`` (current symbols),
+        ``direction`` (``+`` or ``-``), ``weight`` (float), ``source, evidence, verified`` (bool).
     table
         One row per programme, as in ``programs_meta.tsv``, indexed by ``program``.
     """
@@ -74,7 +77,8 @@ def load_programs(folders: Sequence[str | Path] = (SHIPPED,)) -> ProgramSet:
     Raises
     ------
     UserError
-        A table breaks its schema, a programme lacks its row in the other table, or stands in two folders.
+        A table breaks its schema, a programme lacks its row in the other table or stands in two folders, or one gene
+        stands in a programme under two names.
     """
     genes: list[pd.DataFrame] = []
     tables: list[pd.DataFrame] = []
@@ -90,7 +94,7 @@ def load_programs(folders: Sequence[str | Path] = (SHIPPED,)) -> ProgramSet:
                 raise UserError(f"{meta_path} row {number}: programme {program!r} has no genes in {gene_path}.")
             if any(program in set(other["program"]) for other in tables):
                 raise UserError(f"{meta_path} row {number}: programme {program!r} stands in another folder already.")
-        genes.append(gene)
+        genes.append(_with_current_symbols(gene, gene_path))
         tables.append(meta)
     gene_table = pd.concat(genes, ignore_index=True)
     gene_table["weight"] = gene_table["weight"].replace("", "1").astype(float)
@@ -98,3 +102,21 @@ def load_programs(folders: Sequence[str | Path] = (SHIPPED,)) -> ProgramSet:
     table = pd.concat(tables, ignore_index=True).set_index("program")
     gene_table["compartment"] = gene_table["program"].map(table["compartment"])
     return ProgramSet(genes=gene_table, table=table)
+
+
+def _with_current_symbols(genes: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Replace outdated symbols, where they mean one gene. Several human genes may share one orthologue of the mouse."""
+    current = genes.copy()
+    for organism in ORGANISMS:
+        column, names = f"gene_{organism}", GeneNames.load(organism)
+        current[column] = [names.symbol(name) if name else "" for name in genes[column]]
+        given: dict[tuple[str, str], tuple[str, int]] = {}
+        rows = zip(genes.index, genes["program"], genes[column], current[column], strict=True)
+        for number, program, name, symbol in rows:
+            other, row = given.setdefault((program, symbol), (name, number))
+            if symbol and other != name:
+                raise UserError(
+                    f"{path} row {number}, column {column}: {name!r} is the same gene as {other!r} of row {row} (today "
+                    f"{symbol}); keep one of them."
+                )
+    return current

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from immunomod.errors import UserError
 from immunomod.files import read_tsv
+from immunomod.genes import GeneNames
 
 UNASSIGNED = "unassigned"
 COMPARTMENTS = ("MSC", "immune", "other")
@@ -99,7 +100,7 @@ def load_markers(folder: Path) -> MarkerSet:
     """Read ``cell_classes.tsv`` and ``markers.tsv`` of ``folder`` and check that they fit together.
 
     Optional columns: ``parent`` of a class (what its cells are called when only the lineage is sure) and
-    ``alias_human`` of a marker (an older symbol).
+    ``alias_human`` of a marker (an older symbol). Genes are brought to their current symbols, as those of matrices are.
 
     Raises
     ------
@@ -125,6 +126,9 @@ def load_markers(folder: Path) -> MarkerSet:
     _check(marker_file, "direction", markers["direction"], markers["direction"].isin(["+", "-"]), "use + or -")
     weight = pd.to_numeric(markers["weight"], errors="coerce")
     _check(marker_file, "weight", markers["weight"], weight > 0, "use a number above 0")
+    for organism, column in _GENE_COLUMNS.items():
+        names = GeneNames.load(organism)
+        markers[column] = [names.symbol(name) if name else "" for name in markers[column]]
     return MarkerSet(classes.set_index("cell_class"), markers.assign(weight=weight))
 
 

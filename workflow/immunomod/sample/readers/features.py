@@ -223,7 +223,8 @@ def gene_counts(matrix: sparse.csr_matrix, features: pd.DataFrame, where: str, o
     ------
     UserError
         Where no gene is left, where the matrix is of another species than ``organism`` or mixes several and
-        ``organism`` is not given, and where ids and symbols do not belong together.
+        ``organism`` is not given, and where ids and symbols do not belong together. A matrix without cells raises what
+        its features alone tell.
     """
     table, decisions = _cleaned(features)
     kinds = _kinds(table)
