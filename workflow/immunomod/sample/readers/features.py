@@ -414,7 +414,7 @@ def _assign_cells(
     kept = of_other <= of_own
     fraction = of_other / np.maximum(of_own + of_other, 1)
     others = " and ".join(sorted(set(species[foreign])))
-    if not kept.any():
+    if len(kept) and not kept.any():
         raise UserError(
             f"{where}: every cell holds more counts of {others} than of {organism}; correct column organism"
         )
