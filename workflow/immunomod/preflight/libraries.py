@@ -75,7 +75,7 @@ class Library:
 
     ``symbols``: current gene symbols where its features are known. ``donors``: those that its per-cell table names.
     ``stored_bytes``: size of its matrix as it lies, ``is_packed`` where that is compressed. ``waits_for``: why
-    something is not known; empty where all is.
+    something is not known; empty where all is. ``is_faulty``: something is wrong with its files.
     """
 
     row: SheetRow
@@ -90,6 +90,7 @@ class Library:
     stored_bytes: int = 0
     is_packed: bool = True
     waits_for: str = ""
+    is_faulty: bool = False
 
     @property
     def remote(self) -> list[RemoteFile]:
@@ -205,7 +206,8 @@ class _DatasetLook:
             library.waits_for = "known after unpacking" if archives else _AFTER_DOWNLOAD
             self._look_at_features(library, counts)
         if cells := next((pick for pick in library.picks if pick.role == CELLS), None):
-            self._look_at_cells(library, cells)
+            with self._reporting(library, "cells"):
+                self._look_at_cells(library, cells)
 
     def _on_disk(self, pick: Pick, row: SheetRow) -> list[Path] | None:
         """Where a chosen file, or what was unpacked of it, lies on this machine; None where it does not."""
@@ -339,19 +341,20 @@ class _DatasetLook:
         library.donors = tuple(sorted(set(rows["donor"]) - {""})) if "donor" in rows else ()
 
     @contextmanager
-    def _reporting(self, library: Library) -> Iterator[None]:
-        """Turn what the floors raise into problems of a library."""
+    def _reporting(self, library: Library, column: str = "source") -> Iterator[None]:
+        """Turn what the floors raise into problems of a library, in ``column`` where the message names none."""
         try:
             yield
         except UserError as error:
             if _is_offline(error):
                 library.waits_for = "not looked at: without the network"
             else:
-                self._report(library, error)
+                self._report(library, error, column)
 
-    def _report(self, library: Library, error: UserError) -> None:
+    def _report(self, library: Library, error: UserError, otherwise: str = "source") -> None:
         """A message of the floors as a problem with its place."""
         text = str(error)
+        library.is_faulty = True
         if text.startswith("config, cells_tables"):
             self._report_config(text)
             return
@@ -360,7 +363,7 @@ class _DatasetLook:
         if found:
             number, column, text = int(found[1]), found[2], found[3]
         else:
-            named = next((name for name in _COLUMNS if re.search(rf"(column |sheet's |, ){name}\b", text)), "source")
+            named = next((name for name in _COLUMNS if re.search(rf"(column |sheet's |, ){name}\b", text)), otherwise)
             number, column = int(str(row.number)), "cells_lane" if "cells_lane is" in text else named
         text = re.sub(r"^samples\.tsv, (sample [^:]+|column \w+): ", "", text)
         problem, fix = split_fix(text, f"correct column {column}")
@@ -421,10 +424,10 @@ def _overlaps(libraries: Sequence[Library]) -> Iterator[tuple[Library, Library, 
     """Pairs of rows that take the same cells of one matrix."""
     for position, second in enumerate(libraries):
         patterns = split_patterns(second.row.barcodes)
-        if not patterns:
+        if not patterns or second.is_faulty:
             continue
         for first in libraries[:position]:
-            if not first.row.barcodes or not _share_matrix(first, second):
+            if first.is_faulty or not first.row.barcodes or not _share_matrix(first, second):
                 continue
             common = set(patterns) & set(split_patterns(first.row.barcodes))
             if first.row.cells_lane and second.row.cells_lane and first.row.cells_lane != second.row.cells_lane:
