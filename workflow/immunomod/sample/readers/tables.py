@@ -16,6 +16,7 @@ from immunomod.sample.readers.stream import read_blocks
 
 _COUNTED_BYTES = 1 << 20
 _MOSTLY = 0.8
+_TELLING_ROWS = 50
 _DELIMITERS = ("\t", ",", ";", " ")
 
 
@@ -85,15 +86,25 @@ def _mend_torn_types(table: pd.DataFrame) -> pd.DataFrame:
     width = table.shape[1]
     for first in range(width - 1):
         for last in (width, first + 2):
-            words = table[first]
-            for k in range(first + 1, last):
-                words = words + " " + table[k]
-            words = words.str.strip()
-            if words.isin(FEATURE_TYPES).mean() > _MOSTLY and not table[first].isin(FEATURE_TYPES).all():
-                kept = table.drop(columns=range(first + 1, last))
-                kept[first] = words
-                return kept.set_axis(range(kept.shape[1]), axis=1)
+            if not _are_torn_types(table.tail(_TELLING_ROWS), first, last):
+                continue
+            if _are_torn_types(table, first, last):
+                mended = table.drop(columns=range(first + 1, last))
+                mended[first] = _joined(table, first, last)
+                return mended.set_axis(range(mended.shape[1]), axis=1)
     return table
+
+
+def _joined(table: pd.DataFrame, first: int, last: int) -> pd.Series:
+    words = table[first]
+    for k in range(first + 1, last):
+        words = words + " " + table[k]
+    return words.str.strip()
+
+
+def _are_torn_types(table: pd.DataFrame, first: int, last: int) -> bool:
+    whole = table[first].isin(FEATURE_TYPES).all()
+    return not whole and float(_joined(table, first, last).isin(FEATURE_TYPES).mean()) > _MOSTLY
 
 
 def read_labelled_table(path: Path, lines: Sequence[str]) -> pd.DataFrame:

@@ -270,11 +270,11 @@ def _without_row_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """Take away a first column that only counts the rows from 0 or 1, as R and pandas write it."""
     if table.shape[1] < 2:
         return table
-    numbers = table[0].tolist()
-    for begin in (0, 1):
-        for surplus in (0, 1):
-            if numbers[surplus:] == [str(n) for n in range(begin, begin + len(numbers) - surplus)]:
-                return table.drop(columns=0).set_axis(range(table.shape[1] - 1), axis=1)
+    for surplus in (0, 1):
+        numbers = table[0].iloc[surplus:]
+        first = str(numbers.iloc[0]) if len(numbers) else ""
+        if first in ("0", "1") and numbers.tolist() == [str(int(first) + k) for k in range(len(numbers))]:
+            return table.drop(columns=0).set_axis(range(table.shape[1] - 1), axis=1)
     return table
 
 
