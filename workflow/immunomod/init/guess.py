@@ -295,11 +295,8 @@ def _short_donors(rows: Sequence[Row]) -> None:
         if len(numbers) < 2 or not lacking:
             continue
         with_msc = any(MSC.search(normalise(row.about.told)) for row in rows)
-        counted = (
-            everywhere
-            and numbers == set(range(1, len(numbers) + 1))
-            and all(len(found) <= 1 for found in hits.values())
-        )
+        one_each = all(len(found) == 1 for found in hits.values())
+        counted = one_each and numbers == set(range(1, len(numbers) + 1))
         if not counted or (letter == "p" and with_msc):
             for row in lacking:
                 if hits[id(row)]:
