@@ -1,0 +1,116 @@
+"""The sheets of a study, held against each other: every mistake at once, each at its row and column."""
+
+from pathlib import Path
+
+import pytest
+
+from immunomod.errors import StudyError
+from immunomod.sheets import examine_contrasts, examine_samples, read_contrasts, read_samples
+from immunomod.tables import Examined
+
+SAMPLES = "sample\tdataset\tsource\tcondition\tdonor\tdose\n" + "".join(
+    f"{arm}{donor}\td\tGSM1\t{arm}\tD{donor}\t{dose}\n"
+    for arm, dose in (("a", "1"), ("b", "2.0"))
+    for donor in (1, 2, 3)
+)
+HEADER = "contrast\tdataset\tvariable\ttest\treference\twhere\tcovariates\n"
+CLEAN = "q\td\tcondition\tb\ta\t\t\n"
+
+
+@pytest.fixture
+def examine(tmp_path: Path):
+    """A function that holds a contrasts sheet against a samples sheet."""
+
+    def run(contrasts: str, samples: str = SAMPLES) -> Examined:
+        (tmp_path / "samples.tsv").write_text(samples)
+        (tmp_path / "contrasts.tsv").write_text(HEADER + contrasts)
+        return examine_contrasts(tmp_path / "contrasts.tsv", examine_samples(tmp_path / "samples.tsv").rows)
+
+    return run
+
+
+def told(found: Examined) -> list[tuple[int | None, str]]:
+    return [(one.row, one.column) for one in found.problems]
+
+
+def test_sheets_without_mistake_are_read(examine, tmp_path):
+    assert examine(CLEAN).problems == []
+    samples = read_samples(tmp_path / "samples.tsv")
+    assert (samples["organism"] == "human").all()
+    assert read_contrasts(tmp_path / "contrasts.tsv", samples)["pair_by"].tolist() == ["donor"]
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ("q\td\tcondition\tb\ta\t\tsite\n", "covariates"),
+        ("q\te\tcondition\tb\ta\t\t\n", "dataset"),
+        ("q\td,d\tcondition\tb\ta\t\t\n", "dataset"),
+        ("q\td\tarm\tb\ta\t\t\n", "variable"),
+        ("q\td\tcondition\tc\ta\t\t\n", "test"),
+        ("q\td\tcondition\tb\tc\t\t\n", "reference"),
+        ("q\td\tcondition\tb\ta,b\t\t\n", "reference"),
+        ("q\td\tcondition\tb\t\t\t\n", "reference"),
+        ("q\td\tcondition\tb\ta\tdonor == \t\n", "where"),
+        ("q\td\tcondition\tb\ta\tdonor = D9\t\n", "where"),
+        ("q\td\tdonor\t\t\t\t\n", "variable"),
+    ],
+)
+def test_one_mistake_is_one_problem_at_its_column(examine, row, column):
+    assert told(examine(row)) == [(2, column)]
+    assert told(examine(CLEAN + row.replace("q\t", "p\t", 1))) == [(3, column)]
+
+
+def test_all_mistakes_are_told_at_once(examine):
+    rows = CLEAN + "p\td\tcondition\tc\tz\t\t\nr\te\tarm\tb\ta\t\t\n"
+    assert told(examine(rows)) == [(3, "test"), (3, "reference"), (4, "variable"), (4, "dataset")]
+
+
+def test_levels_are_compared_as_numbers_where_both_are(examine):
+    assert examine("q\td\tdose\t2\t1.0\t\t\n").problems == []
+    assert told(examine("q\td\tdose\t2\t2.0\t\t\n")) == [(2, "reference")]
+
+
+def test_questions_are_looked_at_although_samples_have_mistakes(examine):
+    faulty = SAMPLES.replace("b3\td\tGSM1", "b3\td\t")
+    assert told(examine("q\td\tcondition\tc\ta\t\t\n", faulty)) == [(2, "test")]
+
+
+def test_without_samples_only_the_questions_own_form_counts(tmp_path):
+    (tmp_path / "contrasts.tsv").write_text(HEADER + CLEAN + "q\te\tarm\tb\t\t\t\n")
+    assert told(examine_contrasts(tmp_path / "contrasts.tsv", None)) == [(3, "reference"), (3, "contrast")]
+
+
+def test_a_missing_sheet_is_one_problem(tmp_path):
+    found = examine_samples(tmp_path / "samples.tsv")
+    assert found.rows is None and len(found.problems) == 1 and "create it" in found.problems[0].fix
+    with pytest.raises(StudyError, match="does not exist"):
+        read_samples(tmp_path / "samples.tsv")
+
+
+def test_a_header_that_lacks_columns_is_not_said_again_in_every_row(tmp_path):
+    (tmp_path / "samples.tsv").write_text("sample\tdataset\tcondition\na\td\tx\nb\td\ty\n")
+    found = examine_samples(tmp_path / "samples.tsv")
+    assert told(found) == [(1, "")]
+    assert "source, donor or cells" in found.problems[0].problem
+
+
+def test_a_row_with_too_many_fields_or_an_open_quotation_mark_keeps_its_place(tmp_path):
+    rows = SAMPLES.splitlines()
+    rows[2] += "\textra"
+    rows[3] = rows[3].replace("\td\t", '\t"d\t')
+    (tmp_path / "samples.tsv").write_text("\n".join(rows) + "\n")
+    found = examine_samples(tmp_path / "samples.tsv")
+    assert told(found) == [(3, ""), (4, "")]
+    assert found.rows is not None and found.rows.index.tolist() == [2, 3, 4, 5, 6, 7]
+    assert found.rows.at[4, "dataset"] == "d"
+
+
+def test_the_odd_organism_of_a_data_set_is_the_one_that_is_named(tmp_path):
+    rows = [
+        line.replace("\tdose", "\torganism").replace("\t2.0", "\t").replace("\t1", "\t")
+        for line in SAMPLES.splitlines()
+    ]
+    rows[4] += "mouse"
+    (tmp_path / "samples.tsv").write_text("\n".join(rows) + "\n")
+    assert told(examine_samples(tmp_path / "samples.tsv")) == [(5, "organism")]
