@@ -2,13 +2,18 @@
 
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
+from immunomod.acquire.download import TransferSettings
 from immunomod.errors import UserError
+from immunomod.sample.cells_table import CellsTableColumns
+from immunomod.sample.readers import REGISTRY
 from immunomod.settings import load_run, load_run_file
+from immunomod.tables import load_schema
 
 SAMPLES = """sample\tdataset\tsource\tcondition\tdonor\tstimulus\tdose\torganism
 m1\td\tGSM1\tmsc\tD1\tnone\t0\t
@@ -185,10 +190,12 @@ def test_the_documented_defaults_are_the_real_ones(study, repository):
         if match := re.match(r"\| `([a-z_.]+)` \| `(.*?)` \|", line):
             documented[match[1]] = yaml.safe_load(match[2])
     resolved = study().config
-    sections = ("qc", "doublets", "atlas", "annotation", "contrast")
+    sections = ("reading", "qc", "doublets", "atlas", "annotation", "contrast")
     real = {f"{name}.{key}": value for name in sections for key, value in resolved[name].items()}
     real |= {key: resolved[key] for key in ("title", "seed", "atlases", "cells_tables")}
     real["geo.base_url"] = resolved["geo"]["base_url"]
+    shown = ("parallel_downloads", "requests_per_s", "attempts", "timeout_s")
+    real |= {f"geo.{key}": getattr(TransferSettings(), key) for key in shown}
     shipped = {"programs": ["shipped:programs"], "annotation.markers": "shipped:markers"}
     assert documented == real | shipped
 
@@ -198,3 +205,43 @@ def test_the_files_of_a_source_folder_are_inputs_of_the_run(study, tmp_path):
     (tmp_path / "m1" / "matrix.mtx").write_text("")
     run = study(samples=SAMPLES.replace("GSM1", "m1").replace("GSM2", "gsm2"))
     assert run.local_sources("d") == [str(tmp_path / "m1" / "matrix.mtx")]
+
+
+def test_the_documented_columns_and_layouts_are_the_real_ones(repository):
+    text = (repository / "config" / "README.md").read_text(encoding="utf-8")
+    sheets = {"samples": text.split("## samples.tsv")[1].split("###")[0]}
+    sheets["contrasts"] = text.split("## contrasts.tsv")[1].split("## config.yaml")[0]
+    for name, part in sheets.items():
+        documented = {
+            column
+            for row in re.findall(r"^\| (`[^|]*`) \|", part, re.MULTILINE)
+            for column in re.findall(r"`(\w+)`", row)
+        }
+        assert documented == set(load_schema(name)["properties"])
+    layouts = text.split("### What can be read")[1].split("## ")[0]
+    assert set(re.findall(r"\| `(\w+)` \|$", layouts, re.MULTILINE)) == set(REGISTRY)
+    keys = text.split("### Per-cell tables")[1].split("### ")[0]
+    known = load_schema("config")["properties"]["cells_tables"]["additionalProperties"]["properties"]
+    assert all(key in keys for key in known)
+    assert set(known) == {entry.name for entry in fields(CellsTableColumns)}
+
+
+def test_every_mistake_of_config_and_sheets_is_told_at_once(study):
+    with pytest.raises(UserError) as caught:
+        study(
+            SAMPLES.replace("m2\td\tGSM2", "m2\td\tnowhere"),
+            CONTRASTS.replace("condition", "treatment"),
+            qc={"n_mad": 3, "max_pct_mt": 300},
+            atlases={"all": ["e"]},
+        )
+    lines = str(caught.value).splitlines()
+    places = [line.split(": ")[0].strip() for line in lines if line.startswith("  ")]
+    assert places == [
+        "config.yaml, qc.n_mad",
+        "config.yaml, qc.max_pct_mt",
+        "config.yaml, atlases.all",
+        "samples.tsv row 3, column source",
+        "contrasts.tsv row 2, column variable",
+    ]
+    assert all(" Fix: " in line for line in lines if line.startswith("  "))
+    assert lines[-1] == "5 errors"
