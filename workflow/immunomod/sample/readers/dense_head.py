@@ -217,7 +217,9 @@ def head_of_rows(
         header, body = list(comment), rows[titles:]
         notes = ["took the last comment for the header"]
     typical = [fields for _, fields in body if len(fields) == width]
-    filled = max((len(_stripped(fields)) for fields in typical), default=width)
+    lengths = [len(_stripped(fields)) for fields in typical]
+    # A sheet's rows are all as long as its longest one.
+    filled = max(lengths) if delimiter else Counter(lengths).most_common(1)[0][0]
     names = _stripped(header)
     if len(names) in (filled, filled - 1):
         width = filled

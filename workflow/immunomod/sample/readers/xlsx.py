@@ -184,9 +184,8 @@ def _opened(path: Path) -> Iterator[CalamineWorkbook]:
 def _rows(book: CalamineWorkbook, sheet: str) -> Iterator[tuple[int, list[Any]]]:
     """Numbers (from 1) and cells of the rows that are not empty; empty columns at the left are cut off."""
     table = book.get_sheet_by_name(sheet)
-    left = table.start[1] if table.start else 0
     for number, row in enumerate(table.iter_rows(), start=1):
-        cells = row[left:]
+        cells = row[-table.width :]
         if any(cell != "" for cell in cells):
             yield number, cells
 
