@@ -293,7 +293,6 @@ LIES = {
         lambda handle: (handle["var"].__delitem__("gene_id"), handle["var"].create_group("gene_id")),
         "of a kind that cannot be read",
     ),
-    "no number": (_replace("X/data", np.full(65, np.nan)), "values are missing or infinite"),
     "nothing": (_replace("X/data", np.zeros(65)), "hold no value above 0"),
 }
 
@@ -314,6 +313,16 @@ def test_lies_are_refused_in_words(change, words, plain):
     with pytest.raises(UserError, match=words) as refused:
         H5AD.run(file, LibraryFiles("S1", own=(file,)))
     assert str(plain) in str(refused.value)
+
+
+def test_a_missing_value_is_named_by_gene_and_cell(plain, barcodes):
+    with h5py.File(plain, "r+") as handle:
+        values = handle["X/data"][:].astype(float)
+        values[0] = np.nan
+        _replace("X/data", values)(handle)
+    library = read(plain)
+    with pytest.raises(UserError, match=rf"nan for .* in cell {barcodes[0]}"):
+        integer_counts(library, "a", ReadingSettings())
 
 
 def test_the_rest_of_the_file_is_not_read(plain, counts):

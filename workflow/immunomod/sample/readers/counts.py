@@ -55,13 +55,14 @@ class ReadingSettings:
 class Diagnosis:
     """What values that are not counts are.
 
-    ``words`` completes "the values are"; ``remedy`` is a sentence on the way back, or empty. Only values that are
-    ``fractions_of_counts`` may be rounded.
+    ``words`` says it; ``remedy`` is a sentence on the way back, or empty. Only values that are ``fractions_of_counts``
+    may be rounded; ``gaps`` means that some are missing or infinite.
     """
 
     words: str
     remedy: str = ""
     fractions_of_counts: bool = False
+    gaps: bool = False
 
 
 @dataclass
@@ -256,7 +257,7 @@ def diagnose(matrix: sparse.csr_matrix) -> Diagnosis:
     chance gives, and varies in total is a fraction of counts.
     """
     if not np.all(np.isfinite(matrix.data)):
-        return Diagnosis("values are missing or infinite")
+        return Diagnosis("values are missing or infinite", gaps=True)
     if matrix.nnz and float(matrix.data.min()) < -_TOLERANCE:
         return _diagnose_negative(matrix)
     sample = _some_cells(matrix)

@@ -72,8 +72,8 @@ def begins_with_counts(place: Place) -> bool:
 def choose(places: Sequence[Place], judge: Callable[[Place], bool], where: str, advice: str) -> Choice:
     """The first place that ``judge`` says holds counts; a later one only if it holds counts of more features.
 
-    Where none does, the first that holds fractions of counts is taken: whether those may be rounded is decided where
-    counts are checked.
+    Where none does, the first that holds fractions of counts is taken, or else one with missing values: whether those
+    may be rounded is decided, and these are named by gene and cell, where counts are checked.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def choose(places: Sequence[Place], judge: Callable[[Place], bool], where: str, 
     passed_over = [f"passed over {place.name}: {one.words}" for place, one in refused]
     if chosen is not None:
         return Choice(chosen, [taken, *passed_over])
-    for place, one in refused:
-        if one.fractions_of_counts:
+    for place, one in sorted(refused, key=lambda pair: pair[1].gaps):
+        if one.fractions_of_counts or one.gaps:
             others = [f"passed over {other.name}: {its.words}" for other, its in refused if other is not place]
             return Choice(place, [f"taken from {place.name}: {one.words}", *others])
     found = "; ".join(f"{place.name} ({one.words})" for place, one in refused) or "the file"
