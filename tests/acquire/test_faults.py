@@ -33,7 +33,7 @@ RECOVERABLE: dict[str, list[Fault]] = {
     "transient 403": [Fault(status=403), Fault(status=403)],
     "transient 404": [Fault(status=404), Fault(status=404)],
     "stall before the body": [Fault(stall_s=1.0)],
-    "slow server": [Fault(rate=80_000)],
+    "slow server": [Fault(rate=150_000)],
     "truncated with an honest length": [Fault(truncate_to=40_000)],
     "corrupt bytes in a gzip": [Fault(corrupt_at=50_000)],
     "changed while resuming": [Fault(drop_after=40_000, etag="old"), Fault(etag="new")],

@@ -221,7 +221,7 @@ def test_an_extended_header_beyond_measure_takes_no_memory(attack: Unpack, kind:
 def test_records_about_all_members_do_not_pile_up(attack: Unpack) -> None:
     """Each member brings half a megabyte of records that would hold for all that follow."""
     pieces = []
-    for number in range(60):
+    for number in range(30):
         records = pax_record(f"comment{number}", "x" * (1 << 19))
         pieces.append(raw_header(b"pax", len(records), b"g") + records + bytes(-len(records) % 512))
         pieces.append(raw_header(b"f%d.csv" % number, 0, b"0"))
@@ -229,8 +229,8 @@ def test_records_about_all_members_do_not_pile_up(attack: Unpack) -> None:
     del pieces
     tracemalloc.start()
     try:
-        assert len(attack(packed, UnpackLimits(members=1000))) == 60
-        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+        assert len(attack(packed, UnpackLimits(members=1000))) == 30
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
 
@@ -256,22 +256,26 @@ def test_a_million_members_are_refused_before_one_is_written(
     attack: Unpack, tmp_path: Path, make: Callable[[], bytes]
 ) -> None:
     content = make()
-    begun = time.monotonic()
+    begun = time.process_time()  # of other jobs' work it knows nothing
     with pytest.raises(UserError, match=r"more than 100000 files: refused as a possible bomb.*raise geo\.max_members"):
         attack(content, UnpackLimits())
-    assert time.monotonic() - begun < 20  # it takes two
+    assert time.process_time() - begun < 15  # it takes three
     assert list((tmp_path / "target").iterdir()) == []
 
 
 def test_members_are_not_kept_in_memory(attack: Unpack) -> None:
-    block = b"".join(raw_header(b".hidden%05d" % number, 0, b"0") for number in range(5_000))
-    packed = gzip.compress(block + END, 1)
-    tracemalloc.start()
-    try:
-        assert attack(packed, UnpackLimits()) == {}
-        assert tracemalloc.get_traced_memory()[1] < 5 << 20
-    finally:
-        tracemalloc.stop()
+    """What a thousand more members take in memory, however many there are."""
+    peaks = []
+    for count in (1000, 2000):
+        block = b"".join(raw_header(b".hidden%05d" % number, 0, b"0") for number in range(count))
+        packed = gzip.compress(block + END, 1)
+        tracemalloc.start()
+        try:
+            assert attack(packed, UnpackLimits()) == {}
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 1000 * 600
 
 
 def test_what_grows_beyond_all_measure_is_refused_unread(attack: Unpack) -> None:
@@ -421,7 +425,7 @@ def test_no_harm_to_a_tar_header_goes_unseen(attack: Unpack) -> None:
 def test_harm_anywhere_ends_in_words(attack: Unpack, content: bytes) -> None:
     order = random.Random(4)
     refused = 0
-    for _ in range(60):
+    for _ in range(40):
         harmed = bytearray(content)
         for _ in range(order.choice([1, 1, 4, 40])):
             harmed[order.randrange(len(harmed))] = order.randrange(256)
@@ -429,7 +433,7 @@ def test_harm_anywhere_ends_in_words(attack: Unpack, content: bytes) -> None:
             attack(bytes(harmed))
         except UserError:
             refused += 1
-    assert refused > 20
+    assert refused > 15
 
 
 def test_noise_ends_in_words(attack: Unpack) -> None:

@@ -49,13 +49,13 @@ def test_every_cut_is_seen(kind: str) -> None:
 @pytest.mark.parametrize("kind", COMPRESS)
 def test_no_flipped_byte_changes_the_content_unseen(kind: str) -> None:
     """Bits that nothing depends on (the time in a gzip header, padding) may change; the content may not."""
-    packed = COMPRESS[kind](CONTENT[:3000])
+    packed = COMPRESS[kind](CONTENT[:1000])
     order, seen = random.Random(2), 0
     for at in range(len(packed)):
         harmed = bytearray(packed)
         harmed[at] ^= 1 << order.randrange(8)
         try:
-            assert inflate(kind, bytes(harmed)) == CONTENT[:3000]
+            assert inflate(kind, bytes(harmed)) == CONTENT[:1000]
         except DamageError:
             seen += 1
     assert len(packed) - 20 <= seen < len(packed) + 1
@@ -72,14 +72,15 @@ def test_what_follows_the_end_is_damage(kind: str, tail: bytes) -> None:
 
 @pytest.mark.parametrize("kind", COMPRESS)
 def test_a_bomb_comes_in_small_blocks(kind: str) -> None:
-    packed = COMPRESS[kind](b"\0" * 30_000_000)
+    packed = COMPRESS[kind](b"\0" * 8_000_000)
     blocks = [len(block) for block in Inflater(kind).feed(packed)]
-    assert sum(blocks) == 30_000_000 and max(blocks) <= BLOCK_BYTES
+    assert sum(blocks) == 8_000_000 and max(blocks) <= BLOCK_BYTES
 
 
-def test_xz_may_not_ask_for_gigabytes() -> None:
-    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 29}]
-    packed = lzma.compress(b"x", format=lzma.FORMAT_XZ, filters=filters)
+def test_xz_may_not_ask_for_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = lzma.compress(b"x")  # asks for 8 MiB
+    assert inflate("xz", packed) == b"x"
+    monkeypatch.setattr("immunomod.acquire.inflate.LARGEST_XZ_MEMORY", 1 << 20)
     with pytest.raises(DamageError, match="not a whole xz file"):
         inflate("xz", packed)
 
