@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from immunomod.files import read_tsv
+from immunomod.preflight import check_file
 from support.workflow import Outcome, snakemake
 
 SAMPLES = "sample\tdataset\tsource\tcondition\tdonor\n"
@@ -15,11 +17,11 @@ CONTRAST = "q\tstudy\tcondition\tb\ta\n"
 BARCODES = [f"{'ACGT' * 3}{first}{second}{third}A" for first in "ACGT" for second in "ACGT" for third in "ACGT"]
 
 
-def write_matrix(folder: Path, broken: bool = False) -> None:
-    """A small 10x triplet, its matrix cut off in the middle where ``broken``."""
+def write_matrix(folder: Path, seed: int, broken: bool = False) -> None:
+    """A small 10x triplet, other counts for another seed, its matrix cut off in the middle where ``broken``."""
     folder.mkdir(parents=True)
     genes = [f"ENSG{number:011d}\tGENE{number}" for number in range(1, 41)]
-    entries = [f"{g} {c} {1 + (g * c) % 7}" for c in range(1, 65) for g in range(1, 41) if (g + c) % 3]
+    entries = [f"{g} {c} {1 + (g * c + seed) % 7}" for c in range(1, 65) for g in range(1, 41) if (g + c) % 3]
     head = f"%%MatrixMarket matrix coordinate integer general\n40 64 {len(entries)}\n"
     matrix = gzip.compress((head + "\n".join(entries) + "\n").encode(), mtime=0)
     (folder / "matrix.mtx.gz").write_bytes(matrix[: len(matrix) // 2] if broken else matrix)
@@ -27,19 +29,19 @@ def write_matrix(folder: Path, broken: bool = False) -> None:
     (folder / "barcodes.tsv.gz").write_bytes(gzip.compress(("\n".join(BARCODES) + "\n").encode(), mtime=0))
 
 
-def run(folder: Path, rows: str, contrasts: str = CONTRAST, **config: object) -> Outcome:
+def run(folder: Path, rows: str, contrasts: str = CONTRAST, target: str = "all", **config: object) -> Outcome:
     (folder / "samples.tsv").write_text(SAMPLES + rows)
     (folder / "contrasts.tsv").write_text(CONTRASTS + contrasts)
     sheets = {"samples": "samples.tsv", "contrasts": "contrasts.tsv"}
     (folder / "config.yaml").write_text(yaml.safe_dump(sheets | config))
-    return snakemake(folder / "run", folder / "config.yaml", "--quiet", "rules")
+    return snakemake(folder / "run", folder / "config.yaml", target, "--quiet", "host")
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
-    for name in ("a1", "a2", "b1", "b2"):
-        write_matrix(tmp_path / name)
+    for seed, name in enumerate(("a1", "a2", "b1", "b2")):
+        write_matrix(tmp_path / name, seed)
     return tmp_path
 
 
@@ -72,20 +74,64 @@ def test_sheet_mistakes_stop_before_the_first_job(study, rows, contrasts, messag
     assert not outcome.results.exists()
 
 
-@pytest.mark.slow
-def test_an_unknown_accession_is_named(study):
-    (study / "geo" / "series").mkdir(parents=True)
-    outcome = run(study, ROWS.replace("\ta1\t", "\tGSM99999999\t"), geo={"base_url": "geo"})
+def test_all_mistakes_of_the_sheets_are_told_at_once(study):
+    outcome = run(study, ROWS.replace("\ta2\t", "\tnowhere\t"), CONTRAST.replace("condition", "arm"), sead=1)
     is_clean(outcome)
-    assert "GSM99999999" in outcome.printed
+    for place in ("config.yaml", "samples.tsv row 3, column source", "contrasts.tsv row 2, column variable"):
+        assert place in outcome.printed
+    assert "3 errors" in outcome.printed
+    assert not outcome.results.exists()
+
+
+def stopped_at_the_check(outcome: Outcome) -> None:
+    """Nothing was fetched or read, and the check left no file that would pass for its result."""
+    is_clean(outcome)
+    assert not (outcome.results / "acquire" / "study" / "manifest.tsv").exists()
+    assert not list((outcome.results / "check").glob("*")) if (outcome.results / "check").exists() else True
     assert not list(outcome.results.rglob("*.h5ad"))
 
 
 @pytest.mark.slow
-def test_a_truncated_gzip_is_named(study):
+def test_an_unknown_accession_stops_at_the_check(study):
+    (study / "geo" / "series").mkdir(parents=True)
+    outcome = run(study, ROWS.replace("\ta1\t", "\tGSM99999999\t"), geo={"base_url": "geo"})
+    stopped_at_the_check(outcome)
+    assert "samples.tsv row 2, column source: GSM99999999" in outcome.printed
+
+
+@pytest.mark.slow
+def test_a_truncated_gzip_stops_at_the_check(study):
     shutil.rmtree(study / "b2")
-    write_matrix(study / "b2", broken=True)
+    write_matrix(study / "b2", 3, broken=True)
+    (study / "b2" / "matrix.mtx.gz").write_bytes((study / "b2" / "matrix.mtx.gz").read_bytes()[:40])
     outcome = run(study, ROWS)
-    is_clean(outcome)
-    assert "matrix.mtx.gz" in outcome.printed
-    assert not (outcome.results / "samples" / "b2" / "counts.h5ad").exists()
+    stopped_at_the_check(outcome)
+    assert "samples.tsv row 5, column source: " in outcome.printed and "matrix.mtx.gz" in outcome.printed
+
+
+@pytest.mark.slow
+def test_an_edited_sheet_is_checked_again_and_fetches_nothing_again(study):
+    target = "results/acquire/study/manifest.tsv"
+    first = run(study, ROWS, target=target).check()
+    assert first.job_count() == 2
+    assert "lists few genes" in first.printed
+    problems = read_tsv(first.results / "check" / "problems.tsv")
+    assert problems["severity"].tolist() == ["warning"] and problems["row"].tolist() == [2]
+    assert run(study, ROWS, target=target).check().job_count() == 0
+    edited = run(study, ROWS.replace("D1", "D7"), target=target).check()
+    assert edited.job_count() == 1 and "rule check_study" in edited.printed
+    assert run(study, ROWS.replace("D1", "D7"), target=target).check().job_count() == 0
+
+
+@pytest.mark.slow
+def test_a_comparison_without_answer_stops_no_run(study):
+    """It is an error of ``immunomod check``; the run reports it in words beside the other comparisons."""
+    batch = SAMPLES.replace("donor\n", "donor\tbatch\n")
+    rows = "".join(f"{line}\t{'x' if line[0] == 'a' else 'y'}\n" for line in ROWS.splitlines())
+    (study / "samples.tsv").write_text(batch + rows)
+    (study / "contrasts.tsv").write_text(CONTRASTS + CONTRAST)
+    (study / "config.yaml").write_text(yaml.safe_dump({"samples": "samples.tsv", "contrasts": "contrasts.tsv"}))
+    outcome = snakemake(study / "run", study / "config.yaml", "results/check/problems.tsv").check()
+    problems = read_tsv(outcome.results / "check" / "problems.tsv")
+    assert problems["severity"].tolist()[-1] == "error" and "batch" in problems["problem"].tolist()[-1]
+    assert check_file(study / "config.yaml", study / "run" / "results").has_errors

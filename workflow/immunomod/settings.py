@@ -125,6 +125,10 @@ class Run:
         return sorted(map(str, files))
 
 
+def _without(rows: pd.DataFrame, numbers: set[int]) -> pd.DataFrame:
+    return rows[~rows.index.isin(numbers)]
+
+
 def local_path(folder: Path, name: str) -> Path:
     """A file or folder as the sheet names it: from the config's folder, or from the user's own (``~``)."""
     return folder / Path(name).expanduser()
@@ -156,13 +160,14 @@ class Examination:
 
     @property
     def run(self) -> Run | None:
-        """The study, without the rows that cannot be used; None where a sheet cannot be read."""
-        if self.samples.rows is None or self.contrasts.rows is None:
+        """The study, without the rows that cannot be used; None where there is no sample to read."""
+        if self.samples.rows is None:
             return None
-        samples = self.samples.rows.drop(index=list(self.samples.faulty_rows("sample", "dataset")), errors="ignore")
-        contrasts = self.contrasts.rows.drop(
-            index=list(self.contrasts.faulty_rows(*self.contrasts.rows.columns)), errors="ignore"
-        )
+        samples = _without(self.samples.rows, self.samples.faulty_rows("sample", "dataset"))
+        contrasts = pd.DataFrame(columns=list(load_schema("contrasts")["properties"]), dtype=str)
+        if self.contrasts.rows is not None:
+            faulty = self.contrasts.faulty_rows(*self.contrasts.rows.columns)
+            contrasts = _without(self.contrasts.rows, faulty)
         return Run(config=self.config, folder=self.folder, samples=samples, contrasts=contrasts)
 
 
