@@ -99,7 +99,9 @@ def read_cells_table(path: Path, reference: str) -> CellsTable | None:
         return None
     columns = {"barcode": column} if column else {}
     columns |= _role_columns(table, column)
-    taken = {columns.get(role) for role in ("barcode", "donor", "doublet", "label")}
+    taken = set(columns.values())
+    if not column and table.index.dtype != object:
+        taken.add(table.columns[0])
     counts = table.nunique()
     kept = [name for name in table.columns if name not in taken and 2 <= counts[name] <= MOST_LEVELS]
     return CellsTable(reference, columns, names.map(bases), table[kept].reset_index(drop=True))
