@@ -264,9 +264,9 @@ def test_a_million_members_are_refused_before_one_is_written(
 
 
 def test_members_are_not_kept_in_memory(attack: Unpack) -> None:
-    """What a thousand more members take in memory, however many there are."""
+    """Three thousand more members take no more memory; kept, each takes 850 bytes."""
     peaks = []
-    for count in (1000, 2000):
+    for count in (3000, 6000):
         block = b"".join(raw_header(b".hidden%05d" % number, 0, b"0") for number in range(count))
         packed = gzip.compress(block + END, 1)
         tracemalloc.start()
@@ -275,7 +275,7 @@ def test_members_are_not_kept_in_memory(attack: Unpack) -> None:
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 1000 * 600
+    assert peaks[1] - peaks[0] < 3000 * 500
 
 
 def test_what_grows_beyond_all_measure_is_refused_unread(attack: Unpack) -> None:
