@@ -12,7 +12,7 @@ from scipy import io, sparse
 
 from immunomod.acquire import AcquireSettings, acquire_dataset
 from immunomod.errors import Problem
-from immunomod.files import write_tsv
+from immunomod.files import read_tsv, write_tsv
 from immunomod.preflight import Findings, check_file
 from immunomod.settings import load_run_file
 from support.geo_server import GeoServer
@@ -88,6 +88,8 @@ def test_a_server_is_asked_once_and_what_it_gave_is_kept_for_the_run(demo, repos
         acquire(config, results)
         assert max(Counter(server.requested()).values()) == 1
         assert not set(server.requested()) & set(asked)
+    fetched_before = read_tsv(results / "acquire" / DEMO / "metadata.tsv")["file"].tolist()
+    assert sorted(fetched_before) == [f"{DEMO}_family.soft.gz", f"{DEMO}_filelist.txt"]
     after = check_file(config, results)
     assert "2,273 cells in 12 matrices" in after.summary and "known after download" not in after.summary
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from immunomod.acquire.download import Client, NotFoundError, Receipt, Remote
+from immunomod.acquire.parts import read_receipt
 from immunomod.errors import UserError
 from immunomod.files import write_text
 
@@ -351,7 +352,15 @@ class GeoSite:
             own, members = (tuple(RemoteFile(**entry) for entry in kept[part]) for part in ("own", "members"))
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        self._recall(f"{accession}_filelist.txt")
         return SeriesListing(own, members)
+
+    def _recall(self, name: str) -> None:
+        """Take up the receipt of a file that an earlier look at the series fetched, for the ledger."""
+        path = self.folder / name
+        receipt = read_receipt(path)
+        if receipt is not None and path.is_file():
+            self.receipts[path] = receipt
 
     def _listing_path(self, accession: str) -> Path:
         return self.folder / f"{accession}_listing.json"

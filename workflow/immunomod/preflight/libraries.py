@@ -495,8 +495,8 @@ def guesses(run: Run) -> list[Problem]:
     return [
         Problem(
             run.config["samples"],
-            f"guessed: {row['guessed']}",
-            "correct what is wrong, then empty column guessed",
+            f"{row['guessed']}",
+            "these are guesses: correct what is wrong, then empty column guessed",
             int(str(number)),
             "guessed",
             Severity.WARNING,

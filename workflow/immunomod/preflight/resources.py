@@ -41,11 +41,13 @@ class Needs:
     atlas: str
     free_memory: float | None
     unknown_sizes: int
+    unknown_samples: int
     folder: Path
 
     def lines(self) -> list[str]:
         """For the summary."""
-        unknown = f" (and {self.unknown_sizes} files of unknown size)" if self.unknown_sizes else ""
+        unknown = f", and {self.unknown_sizes} files of unknown size" if self.unknown_sizes else ""
+        unknown += f"; nothing is known of {self.unknown_samples} samples" if self.unknown_samples else ""
         memory = "" if self.free_memory is None else f"; available: {size_words(self.free_memory)}"
         return [
             f"download: {size_words(self.download)} to fetch{unknown}",
@@ -113,6 +115,7 @@ def estimate(run: Run, libraries: Libraries, results: Path) -> Needs:
         atlas=atlas,
         free_memory=available_memory(),
         unknown_sizes=sum(file.bytes is None and not file.url.startswith("file:") for file in remote),
+        unknown_samples=sum(not library.picks for library in libraries.found),
         folder=results,
     )
 

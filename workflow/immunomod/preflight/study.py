@@ -237,10 +237,17 @@ def _unknown(libraries: Libraries) -> list[str]:
 
 
 def _sources_unknown(run: Run) -> list[str]:
+    """What stands in the way of comparing MSC by their tissue of origin."""
+    lines = []
     rows = run.samples[(run.samples["culture"] == "msc") & (run.samples["msc_source"] == "")]
-    if rows.empty:
-        return []
-    return [f"msc_source is empty for {_shortened(list(rows['sample']))}: tissues of origin cannot be compared"]
+    if len(rows):
+        lines.append(
+            f"msc_source is empty for {_shortened(list(rows['sample']))}: tissues of origin cannot be compared"
+        )
+    known = run.samples[run.samples["msc_source"] != ""]
+    if known["msc_source"].nunique() > 1 and (known.groupby("dataset")["msc_source"].nunique() == 1).all():
+        lines.append("msc_source differs between data sets and never within one: tissue cannot be told from data set")
+    return lines
 
 
 def _shortened(names: list[str]) -> str:

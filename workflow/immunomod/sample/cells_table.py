@@ -188,7 +188,7 @@ def join_cells_table(barcodes: pd.Index, path: Path, columns: CellsTableColumns,
 
 
 def rows_of_library(path: Path, columns: CellsTableColumns, lane: str, sample: str) -> pd.DataFrame:
-    """A library's rows of a per-cell table: ``barcode`` and ``donor``, ``label``, ``doublet``, ``lane`` where it has them.
+    """Rows of a per-cell table that are a library's: ``barcode``, and ``donor``, ``label``, ``doublet`` where given.
 
     Raises
     ------
