@@ -6,8 +6,8 @@ minutes on two cores. Writes ``benchmarks/results/reading.tsv``, one row per fil
 Files
     *triplet*: a gzipped CellRanger v3 triplet of 20,000 cells, 25,000 genes and about 2,300 detected genes a cell.
     *dense*: a gzipped csv, genes x cells, of 5,000 such cells.
-    A tenth of the cells are drawn (Poisson counts, log-normal abundance of genes and depth of cells); the others repeat
-    them far outside the window of gzip.
+    Counts are Poisson, abundance of genes and depth of cells log-normal. A tenth of the triplet's cells are drawn; the
+    others repeat them, far outside the window of gzip.
 
 Measures
     Every reading is a process of its own, which has imported its reader and read a tiny file before the clock starts;
@@ -55,11 +55,10 @@ MIN_SPEEDUP, MAX_MEMORY_RATIO = 8.0, 0.2
 Result = tuple[sparse.csr_matrix, pd.Index, pd.Index, int]
 
 
-def draw_counts(n_cells: int, seed: int) -> sparse.csr_matrix:
-    """cells x genes, int32, about 2,300 detected genes a cell."""
+def draw_counts(n_cells: int, drawn: int, seed: int) -> sparse.csr_matrix:
+    """cells x genes, int32, about 2,300 detected genes a cell; ``drawn`` cells, over and over."""
     rng = np.random.default_rng(seed)
     abundance = rng.lognormal(-3.3, 2.2, N_GENES)
-    drawn = max(TINY_CELLS, n_cells // DRAWN_SHARE)
     parts = []
     for begin in range(0, drawn, 500):
         depth = rng.lognormal(-0.4, 0.3, (min(500, drawn - begin), 1))
@@ -199,7 +198,7 @@ def in_fresh_process(reader: str, kind: str, folder: Path, cache: Path | None = 
 
 def compare(kind: str, folder: Path, repeats: int) -> pd.DataFrame:
     """One row per reader of a file; raises where the matrices differ."""
-    first = {reader: in_fresh_process(reader, kind, folder, folder / f"cache_{kind}_{reader}") for reader in READERS}
+    first = {reader: in_fresh_process(reader, kind, folder, Path(tempfile.mkdtemp(dir=folder))) for reader in READERS}
     runs = [(reader, in_fresh_process(reader, kind, folder)) for _ in range(repeats) for reader in READERS]
     if len({run["digest"] for _, run in [*runs, *first.items()]}) != 1:
         raise SystemExit(f"{kind}: the readers' matrices or names differ")
@@ -218,12 +217,15 @@ def compare(kind: str, folder: Path, repeats: int) -> pd.DataFrame:
 
 
 def write_files(folder: Path, kinds: list[str], n_cells: dict[str, int], seed: int) -> None:
+    """The files of each kind, and tiny ones; none that is there is written again."""
     for place, size in ((folder, n_cells), (folder / "tiny", dict.fromkeys(kinds, TINY_CELLS))):
-        place.mkdir(exist_ok=True)
-        if "triplet" in kinds:
-            write_triplet(place / "triplet", draw_counts(size["triplet"], seed))
-        if "dense" in kinds:
-            write_dense(place / "dense.csv.gz", draw_counts(size["dense"], seed))
+        place.mkdir(exist_ok=True, parents=True)
+        if "triplet" in kinds and not (place / "triplet").exists():
+            write_triplet(
+                place / "triplet", draw_counts(size["triplet"], max(TINY_CELLS, size["triplet"] // DRAWN_SHARE), seed)
+            )
+        if "dense" in kinds and not (place / "dense.csv.gz").exists():
+            write_dense(place / "dense.csv.gz", draw_counts(size["dense"], size["dense"], seed))
 
 
 def main(arguments: list[str] | None = None) -> pd.DataFrame:
@@ -234,12 +236,13 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--dense-cells", type=int, default=5_000, help="cells of the csv")
     parser.add_argument("--files", default="triplet,dense", help="which files to read")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keep the files here, and take those that are here from before")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/results/reading.tsv")
     options = parser.parse_args(arguments)
     kinds = options.files.split(",")
     with tempfile.TemporaryDirectory(prefix="reading_") as scratch:
-        folder = Path(scratch)
+        folder = options.folder or Path(scratch)
         write_files(folder, kinds, {"triplet": options.cells, "dense": options.dense_cells}, options.seed)
         table = pd.concat([compare(kind, folder, options.repeats) for kind in kinds], ignore_index=True)
     write_tsv(table.round(3), options.out)

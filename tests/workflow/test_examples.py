@@ -78,7 +78,23 @@ def test_check_finds_no_mistake(series, example):
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("series", SERIES)
+def test_tissues_of_gse182158_are_refused_as_confounded(example):
+    """The question that the sheet holds as a comment, with the reason why it must not be asked."""
+    config = example("GSE182158")
+    sheet = config.parent / "contrasts.tsv"
+    sheet.write_text(sheet.read_text(encoding="utf-8").replace("# bone_marrow", "bone_marrow"), encoding="utf-8")
+    result = CliRunner().invoke(app, ["check", "--config", str(config)])
+    assert result.exit_code == 1
+    assert "confounded" in result.output and "'bone_marrow_protocol'" in result.output
+
+
+#: Seven to eleven libraries each: more than five seconds.
+MANY_LIBRARIES = ("GSE117837", "GSE182158", "GSE282806")
+
+
+@pytest.mark.parametrize(
+    "series", [pytest.param(name, marks=[pytest.mark.slow] * (name in MANY_LIBRARIES)) for name in SERIES]
+)
 def test_every_library_is_read_as_it_was_written(series, example, stand_ins, tmp_path):
     run = load_run_file(example(series))
     stand_in = stand_ins[series]
