@@ -386,40 +386,93 @@ def test_gse96583_runs_once_the_guesses_are_confirmed(kang, tmp_path):
     assert "column guessed" not in done.stdout
 
 
-def test_lanes_are_told_by_barcodes_whatever_the_titles_say(shared, tmp_path):
-    """The two samples' titles exchanged: the barcodes still tell which lane is whose."""
+@pytest.fixture
+def mirror(shared: Path, tmp_path: Path) -> Path:
+    """A copy of the mirror that a test may change."""
     real = shared / "geo_mirror" / "geo"
-    mirror = tmp_path / "geo"
     for path in real.rglob("*"):
         if path.is_file() and path.suffix != ".tar":
-            target = mirror / path.relative_to(real)
+            target = tmp_path / "geo" / path.relative_to(real)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
+    return tmp_path / "geo"
+
+
+def rewrite_soft(mirror: Path, *changes: tuple[str, str]) -> None:
     (soft,) = mirror.rglob("*.soft.gz")
     text = gzip.decompress(soft.read_bytes()).decode()
-    swapped = text.replace("patients, control", "patients, X").replace(
-        "patients, IFN-beta stimulated", "patients, control"
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    soft.write_bytes(gzip.compress(text.encode()))
+
+
+def propose_kang(mirror: Path) -> Study:
+    out = mirror.parent / "out"
+    return Study(out, init_command("GSE96583", out, mirror.as_uri()))
+
+
+def test_lanes_are_told_by_barcodes_whatever_the_titles_say(mirror):
+    """The two samples' titles exchanged: the barcodes still tell which lane is whose."""
+    rewrite_soft(
+        mirror,
+        ("patients, control", "patients, X"),
+        ("patients, IFN-beta stimulated", "patients, control"),
+        ("patients, X", "patients, IFN-beta stimulated"),
     )
-    soft.write_bytes(gzip.compress(swapped.replace("patients, X", "patients, IFN-beta stimulated").encode()))
-    study = Study(tmp_path / "out", init_command("GSE96583", tmp_path / "out", mirror.as_uri()))
+    study = propose_kang(mirror)
     assert study.samples.set_index("source")["cells_lane"].to_dict() == {"GSM2560248": "ctrl", "GSM2560249": "stim"}
 
 
-def test_several_gene_tables_are_told_by_the_per_cell_table(shared, tmp_path):
-    real = shared / "geo_mirror" / "geo"
-    mirror = tmp_path / "geo"
-    for path in real.rglob("*"):
-        if path.is_file() and path.suffix != ".tar":
-            target = mirror / path.relative_to(real)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
+def test_the_series_with_its_first_batch_too(mirror):
+    """As the public server lists it, as far as that is known: a second gene table, and libraries of another table."""
     (genes,) = mirror.rglob("*batch2.genes.tsv.gz")
-    (genes.parent / "GSE96583_batch1.genes.tsv.gz").write_bytes(genes.read_bytes())
-    (soft,) = mirror.rglob("*.soft.gz")
-    text = gzip.decompress(soft.read_bytes()).decode()
-    link = re.search(r"!Series_supplementary_file = \S+tsne\S+", text).group()
-    other = link.replace("batch2.total.tsne.df", "batch1.genes")
-    soft.write_bytes(gzip.compress(text.replace(link, f"{link}\n{other}").encode()))
-    study = Study(tmp_path / "out", init_command("GSE96583", tmp_path / "out", mirror.as_uri()))
-    assert set(study.samples["files"]) == {"GSE96583_batch2.genes.tsv.gz"}
-    assert "files" in study.guesses(study.samples.index[0])
+    suppl = genes.parent
+    (suppl / "GSE96583_batch1.genes.tsv.gz").write_bytes(genes.read_bytes())
+    lanes = {"A": "TT", "B": "GG"}
+    barcodes = {lane: [f"{start}CATACAATG{x}{y}A-1" for x in "ACGT" for y in "ACGT"] for lane, start in lanes.items()}
+    rows = ["tsne1\tbatch\tind\tcell\tmultiplets"]
+    rows += [
+        f"{name}\t1.5\t{lane}\t{k % 3 + 1}\t{'B cells' if k % 2 else 'NK cells'}\t{'singlet' if k else 'doublet'}"
+        for lane, names in barcodes.items()
+        for k, name in enumerate(names)
+    ]
+    table = "GSE96583_batch1.total.tsne.df.tsv.gz"
+    (suppl / table).write_bytes(gzip.compress(("\n".join(rows) + "\n").encode()))
+    ftp, records = "ftp://ftp.ncbi.nlm.nih.gov/geo", []
+    for number, (lane, names) in enumerate(barcodes.items()):
+        gsm = f"GSM256024{5 + number}"
+        home = mirror / "samples" / "GSM2560nnn" / gsm / "suppl"
+        home.mkdir(parents=True)
+        for name, content in (
+            (f"{gsm}_{lane}.mat.gz", b"%%MatrixMarket"),
+            (f"{gsm}_barcodes.tsv.gz", "\n".join(names).encode()),
+        ):
+            (home / name).write_bytes(gzip.compress(content))
+        links = [
+            f"!Sample_supplementary_file_1 = {ftp}/samples/GSM2560nnn/{gsm}/suppl/{path.name}"
+            for path in home.iterdir()
+        ]
+        records += [
+            f"^SAMPLE = {gsm}",
+            f"!Sample_title = PBMC pool {lane}",
+            "!Sample_organism_ch1 = Homo sapiens",
+            *links,
+        ]
+    first = f"!Series_supplementary_file = {ftp}/series/GSE96nnn/GSE96583/suppl/GSE96583_batch1"
+    rewrite_soft(
+        mirror,
+        ("^SAMPLE = GSM2560248", "\n".join([*records, "^SAMPLE = GSM2560248"])),
+        (
+            "!Series_sample_id = GSM2560248",
+            f"{first}.total.tsne.df.tsv.gz\n{first}.genes.tsv.gz\n!Series_sample_id = X",
+        ),
+    )
+    study = propose_kang(mirror)
+    sheet = study.samples.set_index("source")
+    assert sheet.index.tolist() == ["GSM2560245", "GSM2560246", "GSM2560248", "GSM2560249"]
+    assert sheet["cells_lane"].tolist() == ["", "", "ctrl", "stim"]
+    assert sheet["files"].tolist() == ["", "", "GSE96583_batch2.genes.tsv.gz", "GSE96583_batch2.genes.tsv.gz"]
+    assert f"cells left empty: {table} describes it" in study.comments()
+    assert "files left empty: several files could be its features table" in study.comments()
+    assert study.contrasts[["test", "reference"]].to_numpy().tolist() == [["stim", "ctrl"]]

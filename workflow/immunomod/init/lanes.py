@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from immunomod.acquire.select import Role, role_of
-from immunomod.init.cells import CellsTable, find_lanes, read_barcodes, read_cells_table
+from immunomod.init.cells import CellsTable, Lanes, find_lanes, read_barcodes, read_cells_table
 from immunomod.init.rows import Proposal, Row
 from immunomod.init.source import Source
 from immunomod.init.text import clean
@@ -32,11 +32,8 @@ def assign_cells_tables(
     ``barcodes`` are the bases of the barcodes of each active row, where they are known.
     """
     rows = proposal.active
-    for table in tables:
-        free = [number for number, row in enumerate(rows) if not row["cells"]]
-        if not free:
-            return
-        lanes = find_lanes(table, [barcodes[n] for n in free], [rows[n].about.told for n in free])
+    matched = [(table, find_lanes(table, barcodes, [row.about.told for row in rows])) for table in tables]
+    for table, lanes in sorted(matched, key=lambda match: _rank(*match)):
         if lanes is None:
             proposal.remarks.append(
                 f"{table.name} looks like a per-cell table ({_roles_in_words(table)}), and nothing tells which of "
@@ -45,12 +42,22 @@ def assign_cells_tables(
             continue
         section = dict(table.columns) | ({"lane": lanes.column} if lanes.column else {})
         if proposal.cells_tables.setdefault(dataset, section) != section:
-            proposal.remarks.append(f"{table.name}: its columns differ from another per-cell table's; not used")
+            for position in lanes.of_library:
+                rows[position].note(
+                    f"cells left empty: {table.name} describes it, but its columns ({_roles_in_words(table)}) are not "
+                    "those of the data set's other per-cell table"
+                )
             continue
-        for position, lane in lanes.of_library.items():
-            _use_lane(rows[free[position]], table, lane, lanes.origin)
+        free = {position: lane for position, lane in lanes.of_library.items() if not rows[position]["cells"]}
+        for position, lane in free.items():
+            _use_lane(rows[position], table, lane, lanes.origin)
         if lanes.column:
-            _conditions_of_lanes([rows[free[position]] for position in lanes.of_library], table, lanes.column)
+            _conditions_of_lanes([rows[position] for position in free], table, lanes.column)
+
+
+def _rank(table: CellsTable, lanes: Lanes | None) -> tuple[bool, bool, bool]:
+    """Tables that say more come first: those with donors, and with lanes that read like arms."""
+    return lanes is None, "donor" not in table.columns, lanes is None or not _are_arms(list(lanes.of_library.values()))
 
 
 def _use_lane(row: Row, table: CellsTable, lane: str, origin: str) -> None:
@@ -64,10 +71,14 @@ def _use_lane(row: Row, table: CellsTable, lane: str, origin: str) -> None:
 
 def _conditions_of_lanes(rows: Sequence[Row], table: CellsTable, column: str) -> None:
     """Lanes that read like arms (one of them a control) name the condition in the author's words."""
-    lanes = [row["cells_lane"] for row in rows]
-    if any(is_control_level(lane) or stimuli_in(lane) or culture_of(lane) for lane in lanes) and len(set(lanes)) > 1:
+    if _are_arms([row["cells_lane"] for row in rows]):
         for row in rows:
             row.guess("condition", row["cells_lane"], f'column "{column}" of {table.name}')
+
+
+def _are_arms(lanes: Sequence[str]) -> bool:
+    named = any(is_control_level(lane) or stimuli_in(lane) or culture_of(lane) for lane in lanes)
+    return named and len(set(lanes)) > 1
 
 
 def _roles_in_words(table: CellsTable) -> str:
@@ -84,7 +95,7 @@ def _cells_tables(source: Source, sources: Sequence[str]) -> list[CellsTable]:
         table = read_cells_table(path, file.name) if path else None
         if table and (table.columns.keys() & {"donor", "label", "doublet"}):
             found.append(table)
-    return sorted(found, key=lambda table: "donor" not in table.columns)[:MOST_CELLS_TABLES]
+    return found[:MOST_CELLS_TABLES]
 
 
 def _may_be_cells_table(name: str, matrices_too: bool) -> bool:
