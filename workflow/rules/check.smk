@@ -21,8 +21,6 @@ rule check_study:
         mem_mb=lambda wildcards, attempt: 1000 * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        config=RUN.config,
-        config_folder=str(RUN.folder),
-        config_name=str(CONFIG_FILE),
+        study={"config": RUN.config, "folder": str(RUN.folder), "name": str(CONFIG_FILE)},
     script:
         "../scripts/check_study.py"

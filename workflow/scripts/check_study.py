@@ -9,8 +9,8 @@ from immunomod.preflight import check_study
 
 with rule_job(snakemake):
     folder = Path(snakemake.output.problems).parent
-    params = snakemake.params
-    findings = check_study(params.config, Path(params.config_folder), params.config_name, folder.parent)
+    study = snakemake.params.study
+    findings = check_study(study["config"], Path(study["folder"]), study["name"], folder.parent)
     if findings.stops_run:
         raise StudyError(findings.problems)
     if findings.problems:
