@@ -17,6 +17,7 @@ from immunomod.init.command import init_command
 from immunomod.settings import load_run_file
 from immunomod.simulate.command import simulate_command
 from immunomod.tables import read_table
+from support.geo_server import GeoServer
 
 LICENSING = [
     Sample("BM-MSC donor 1, control", ["cell type: bone marrow MSC", "treatment: none"]),
@@ -370,6 +371,13 @@ def test_gse96583_comes_out_as_the_shipped_example(kang, repository):
     asked, question = (read_table(f / "contrasts.tsv", "contrasts").iloc[0] for f in (kang.folder, shipped))
     for column in ("dataset", "variable", "test", "reference", "pair_by"):
         assert asked[column] == question[column]
+
+
+def test_a_server_gives_what_a_folder_gives(kang, shared, tmp_path):
+    with GeoServer(shared / "geo_mirror") as server:
+        init_command("GSE96583", tmp_path / "study", server.base_url)
+    for name in ("samples.tsv", "contrasts.tsv"):
+        assert (tmp_path / "study" / name).read_bytes() == (kang.folder / name).read_bytes()
 
 
 def test_gse96583_runs_once_the_guesses_are_confirmed(kang, tmp_path):
