@@ -40,7 +40,7 @@ _USEFUL = re.compile(
     r"donor|patient|subject|individual|sample|lane|batch|cell.?type|annotation|label|doublet|demux|hashtag|hto",
     re.IGNORECASE,
 )
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 16 << 20
 _PEEKED_BARCODES = 1_000_000
 _ADVICE = 'store the integer counts in layers["counts"], or give the file that holds them'
 
