@@ -61,7 +61,7 @@ def draw_counts(n_cells: int, drawn: int, seed: int) -> sparse.csr_matrix:
     abundance = rng.lognormal(-3.3, 2.2, N_GENES)
     parts = []
     for begin in range(0, drawn, 500):
-        depth = rng.lognormal(-0.4, 0.3, (min(500, drawn - begin), 1))
+        depth = rng.lognormal(-0.58, 0.3, (min(500, drawn - begin), 1))
         parts.append(sparse.csr_matrix(rng.poisson(depth * abundance).astype(np.int32)))
     some = sparse.vstack(parts, format="csr")
     return sparse.vstack([some] * -(-n_cells // drawn), format="csr")[:n_cells]

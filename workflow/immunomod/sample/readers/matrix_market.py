@@ -19,8 +19,9 @@ import numpy as np
 from scipy import sparse
 
 from immunomod.errors import UserError
-from immunomod.sample.readers.stream import BLOCK_BYTES, read_blocks
+from immunomod.sample.readers.stream import read_blocks
 
+_BLOCK_BYTES = 1 << 20
 _FIELDS = ("integer", "real", "double", "unsigned-integer")
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_LINE_BYTES = 1 << 20
@@ -89,7 +90,7 @@ def parse_header(lines: Sequence[str], path: Path) -> Header:
     return Header(rows, columns, entries, from_cellranger="%metadata_json" in comments.replace(" ", ""))
 
 
-def read_matrix_market(path: Path, cell_axis: int, block_bytes: int = BLOCK_BYTES) -> sparse.csr_matrix:
+def read_matrix_market(path: Path, cell_axis: int, block_bytes: int = _BLOCK_BYTES) -> sparse.csr_matrix:
     """Read a MatrixMarket file into CSR over cells.
 
     Parameters
