@@ -339,6 +339,6 @@ def test_a_pattern_fits_its_name(name):
     "text", ["co" * 150, "donor " * 50, "(" * 300, "a b " * 75, "1:" * 150, "msc " * 75, "-" * 300]
 )
 def test_long_and_odd_text_takes_no_time(text):
-    start = time.monotonic()
+    start = time.process_time()
     guessed(text, f"{text} ctrl", treatment=[text, text], **{text: [text, text]})
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2

@@ -33,6 +33,7 @@ MOST_FILES = 100_000
 MOST_MEMBERS = 20_000
 MOST_LIBRARIES_PEEKED = 4
 MOST_GENES_READ = 5_000
+LARGEST_TABLE_PEEKED = 64 << 20
 UNFILTERED_CELLS = 200_000
 
 
@@ -224,7 +225,8 @@ def _picked(place: Path, files: str) -> set[Path]:
 def _guess_organism(proposal: Proposal, groups: Sequence[LibraryGroup], contents: Contents) -> None:
     """Column ``organism`` from the genes of the first libraries, where they agree; what cannot be read is noted."""
     found: dict[str, str] = {}
-    for row, group in list(zip(proposal.rows, groups, strict=False))[:MOST_LIBRARIES_PEEKED]:
+    seen = [(row, group) for row, group in zip(proposal.rows, groups, strict=False) if _is_quick(group, contents)]
+    for row, group in seen[:MOST_LIBRARIES_PEEKED]:
         head = _peek(group, contents)
         if isinstance(head, str):
             row.note(f"it could not be looked into: {clean(head, 300)}")
@@ -240,6 +242,13 @@ def _guess_organism(proposal: Proposal, groups: Sequence[LibraryGroup], contents
             row.guess("organism", organism, f"gene names of {name}")
     elif found:
         proposal.remarks.append("libraries of human and of mouse: give each organism a data set of its own")
+
+
+def _is_quick(group: LibraryGroup, contents: Contents) -> bool:
+    """Whether its headers are had in a moment: the gene names of a text table stand all through it."""
+    matrices = [contents.matrices[one.matrix] for one in group.groups]
+    tables = [file.path for file in matrices if file.kind is Kind.TABLE]
+    return sum(path.stat().st_size for path in tables) <= LARGEST_TABLE_PEEKED
 
 
 def _peek(group: LibraryGroup, contents: Contents) -> tuple[pd.DataFrame | None, int | None] | str:
