@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
@@ -77,14 +76,6 @@ def test_blocks_of_any_size_give_the_same(dtype, cells, write, counts, monkeypat
     library = read(write(dtype=dtype))
     assert library.matrix.dtype.kind in "iu"
     np.testing.assert_array_equal(library.matrix.toarray(), counts.toarray())
-
-
-def test_scanpys_own_loom(tmp_path, counts, genes, barcodes):
-    """As scanpy and anndata write it: var_names and obs_names."""
-    pytest.importorskip("loompy")
-    adata = ad.AnnData(counts, obs=pd.DataFrame(index=barcodes), var=genes.set_index("gene_symbol"))
-    adata.write_loom(tmp_path / "a.loom")
-    np.testing.assert_array_equal(read(tmp_path / "a.loom").matrix.toarray(), counts.toarray())
 
 
 def test_velocytos_layers_are_said_not_to_be_used(write, counts):
