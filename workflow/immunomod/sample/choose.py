@@ -26,8 +26,6 @@ class Matrix:
 
     def peek(self, files: LibraryFiles) -> LibraryHead:
         """What its headers tell."""
-        if self.layout.peek is None:
-            return LibraryHead(None, None, None, None, {})
         return self.layout.peek(self.file, files)
 
 

@@ -49,7 +49,8 @@ class LibraryCounts:
     Parameters
     ----------
     matrix
-        cells x features, CSR, any numeric type; checked and made int32 by :func:`integer_counts`.
+        cells x features, CSR, any numeric type; checked and made int32 by
+        :func:`immunomod.sample.readers.counts.integer_counts`.
     barcodes
         One name per cell.
     features
@@ -107,13 +108,5 @@ class Layout:
     limits: str
     recognise: Callable[[LibraryFiles], Sequence[SniffedFile]]
     run: Callable[[SniffedFile, LibraryFiles], LibraryCounts]
-    peek: Callable[[SniffedFile, LibraryFiles], LibraryHead] | None = None
+    peek: Callable[[SniffedFile, LibraryFiles], LibraryHead]
     last_resort: bool = False
-
-
-def integer_counts(library: LibraryCounts, where: str) -> sparse.csr_matrix:
-    """The matrix as :func:`immunomod.sample.readers.counts.integer_counts` checks and makes it, by its defaults."""
-    from immunomod.sample.readers import counts
-
-    counts.integer_counts(library, where, counts.ReadingSettings())
-    return library.matrix
