@@ -364,7 +364,7 @@ def test_gse96583_comes_out_as_the_shipped_example(kang, repository):
     example = read_table(shipped / "samples.tsv", "samples").set_index("source")
     ours = read_table(kang.folder / "samples.tsv", "samples").set_index("source")
     assert ours.index.tolist() == example.index.tolist()
-    for column in ("dataset", "condition", "donor", "culture", "stimulus", "organism", "cells", "cells_lane"):
+    for column in ("sample", "dataset", "condition", "donor", "culture", "stimulus", "organism", "cells", "cells_lane"):
         assert ours[column].tolist() == example[column].tolist(), column
     config, wanted = (yaml.safe_load((folder / "config.yaml").read_text()) for folder in (kang.folder, shipped))
     assert config["cells_tables"] == wanted["cells_tables"]

@@ -104,9 +104,10 @@ class Proposal:
 
 
 def name_rows(rows: Sequence[Row]) -> None:
-    """Column ``sample``: a short unique name from each title."""
+    """Column ``sample``: a short unique name from each title, or from the lane, which the authors named shorter."""
     active = [row for row in rows if not row.set_aside]
-    names = short_names([row.about.title for row in active], [row.about.name for row in active])
+    titles = [row["cells_lane"].replace("|", " ") or row.about.title for row in active]
+    names = short_names(titles, [row.about.name for row in active])
     for row, name in zip(active, names, strict=True):
         row.state("sample", name)
     aside = [row for row in rows if row.set_aside]
