@@ -11,7 +11,7 @@ Files
 
 Measures
     Every reading is a process of its own, which has imported its reader and read a tiny file before the clock starts;
-    readers take turns, and the median over repeats is given. ``first_seconds`` is a reading of the tiny file by a
+    readers take turns, and the median over repeats is given. ``first_seconds`` is import and tiny reading in a
     fresh installation, whose machine code has yet to be compiled: what is paid once. ``peak_mb`` is the highest
     resident memory above that at the start (VmHWM, reset through ``/proc/self/clear_refs``), so it holds the result.
     ``result_mb`` is the matrix as CSR with int32 values, the same for both; ``own_result_mb`` the matrix as the reader
