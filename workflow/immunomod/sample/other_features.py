@@ -14,7 +14,14 @@ import pandas as pd
 from scipy import sparse
 
 from immunomod.errors import UserError
-from immunomod.sample.readers.features import _HASHTAG, _SUMMARY, ANTIBODIES, GENE_EXPRESSION, HASHTAGS, OtherFeatures
+from immunomod.sample.readers.features import (
+    ANTIBODIES,
+    GENE_EXPRESSION,
+    HASHTAG_NAME,
+    HASHTAGS,
+    SUMMARY_NAME,
+    OtherFeatures,
+)
 from immunomod.sample.readers.library import LibraryCounts
 
 _BASES = re.compile(r"[ACGTN]{8,}")
@@ -22,9 +29,9 @@ _BASES = re.compile(r"[ACGTN]{8,}")
 
 def kind_of_feature(name: str, feature_type: str) -> str:
     """Kind of a feature that is no gene, in snake case; ``summary`` for a row that a counting program added."""
-    if _SUMMARY.fullmatch(name):
+    if SUMMARY_NAME.fullmatch(name):
         return "summary"
-    if _HASHTAG.fullmatch(name):
+    if HASHTAG_NAME.fullmatch(name):
         return HASHTAGS
     if feature_type in ("", GENE_EXPRESSION):
         return ANTIBODIES

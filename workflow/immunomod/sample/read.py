@@ -82,7 +82,9 @@ def read_sample(
     patterns = files.cells or (("*",) if cells_path is not None and columns.listed_only else ())
     barcodes = library.barcodes.astype(str).rename(None)
     mask, note = select_cells(barcodes, patterns, where)
-    if not mask.all():
+    if mask.all():
+        note = ""
+    else:
         library.matrix, library.barcodes = library.matrix[mask], library.barcodes[mask]
         barcodes = barcodes[mask]
     decisions = [*library.decisions, note, *integer_counts(library, where, settings or ReadingSettings())]

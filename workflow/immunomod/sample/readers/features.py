@@ -138,7 +138,7 @@ SPIKE_IN, TRANSGENE, HASHTAGS, ANTIBODIES = "spike_in", "transgene", "hashtags",
 _SPIKE_IN = re.compile(r"(?:.*_)?ERCC[-_.]\d{5}")
 #: Names of hashtags, which are found among antibodies and among features without a type: HTO-1, HTO_A, Hashtag1_TotalA,
 #: anti-human Hashtag 3, CMO301, MULTIseq4.
-_HASHTAG = re.compile(
+HASHTAG_NAME = re.compile(
     r"(?:.*[^A-Za-z])?(?:HTO[A-Z]?(?![A-Za-z])|hash[-_. ]?tag|cell[-_. ]?hash|CMO\d{3}|LMO\d|multi[-_. ]?seq).*",
     re.IGNORECASE,
 )
@@ -150,7 +150,7 @@ _TRANSGENE = re.compile(
     re.IGNORECASE,
 )
 #: Rows that counting programs (htseq-count, STAR, CITE-seq-Count) add below the genes.
-_SUMMARY = re.compile(
+SUMMARY_NAME = re.compile(
     r"_{0,2}(?:no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique)"
     r"|N_(?:unmapped|multimapping|noFeature|ambiguous)|unmapped"
 )
@@ -291,7 +291,7 @@ def _kinds(table: pd.DataFrame) -> NDArray[np.object_]:
     for row, (gene_id, symbol, feature_type) in enumerate(zip(*columns, strict=True)):
         if feature_type.lower() not in _GENE_TYPES:
             kinds[row] = snake[feature_type]
-            if kinds[row] == ANTIBODIES and (_HASHTAG.fullmatch(symbol) or _HASHTAG.fullmatch(gene_id)):
+            if kinds[row] == ANTIBODIES and (HASHTAG_NAME.fullmatch(symbol) or HASHTAG_NAME.fullmatch(gene_id)):
                 kinds[row] = HASHTAGS
         elif ensembl_species(gene_id) or any(symbol in names.current for names in tables):
             kinds[row] = ""
@@ -307,8 +307,8 @@ def _kind_by_name(name: str) -> str:
         return "nameless"
     patterns = (
         (_SPIKE_IN, SPIKE_IN),
-        (_SUMMARY, "summary"),
-        (_HASHTAG, HASHTAGS),
+        (SUMMARY_NAME, "summary"),
+        (HASHTAG_NAME, HASHTAGS),
         (_ANTIBODY, ANTIBODIES),
         (_TRANSGENE, TRANSGENE),
     )
