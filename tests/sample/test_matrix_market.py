@@ -267,7 +267,7 @@ def test_size_lines_that_are_none(size, mtx):
 
 
 def test_absurd_dimensions_are_refused_before_anything_is_allocated(mtx):
-    with pytest.raises(UserError, match="row 2: .* is no size of a matrix"):
+    with pytest.raises(UserError, match=r"row 2: .* is no size of a matrix"):
         read_matrix_market(mtx(body("1 1 1", size="3 1000000000000 1")), 1)
 
 
