@@ -164,6 +164,19 @@ def test_rows_of_one_matrix_share_no_cell(study, patterns, column):
         assert "68 cells in 12 matrices" in found.summary
 
 
+@pytest.mark.parametrize("listed_only", [False, True])
+def test_lanes_of_one_matrix_choose_cells_only_where_asked(study, listed_only):
+    cells = [name.split("_")[1] + suffix for name, suffix in zip(CELLS, "ACGTTGCA", strict=True)]
+    write_matrix(study.folder / "both.csv.gz", seed=53, cells=cells)
+    lines = [f"{name}\t{'L1' if number < 4 else 'L2'}\n" for number, name in enumerate(cells)]
+    (study.folder / "cells.tsv").write_text("barcode\tlane\n" + "".join(lines))
+    for row, lane in ((0, "L1"), (3, "L2")):
+        study.samples[row] |= {"source": "both.csv.gz", "cells": "cells.tsv", "cells_lane": lane}
+    study.config["cells_tables"] = {"lab": {"barcode": "barcode", "lane": "lane", "listed_only": listed_only}}
+    found = check_file(study.write(), study.folder / "results")
+    assert told(found) == ([] if listed_only else [("samples.tsv", 5, "cells_lane")])
+
+
 def test_one_matrix_for_two_rows_is_named(study):
     study.samples[3]["source"] = study.samples[0]["source"]
     found = check_file(study.write(), study.folder / "results")

@@ -379,10 +379,27 @@ class _DatasetLook:
                 self._report(library, error)
             else:
                 kept += library.picks
+        if not self.columns.listed_only:
+            self._refuse_lanes_of_one_matrix()
         for first, second, cells in _overlaps(self.libraries):
             problem = f"{cells} are taken by row {first.row.number} too"
             fix = "write patterns that share no cell"
             self.into.problems.append(Problem(second.row.sheet, problem, fix, int(str(second.row.number)), "barcodes"))
+
+
+    def _refuse_lanes_of_one_matrix(self) -> None:
+        """A lane says what the table knows of a row's cells; which cells are the row's it says only if asked to."""
+        for position, second in enumerate(self.libraries):
+            for first in self.libraries[:position]:
+                lanes = {first.row.cells_lane, second.row.cells_lane}
+                chosen = first.row.barcodes != second.row.barcodes
+                if "" in lanes or len(lanes) == 1 or chosen or first.is_faulty or not _share_matrix(first, second):
+                    continue
+                problem = f"row {first.row.number} takes every cell of this matrix too: a lane alone leaves none out"
+                fix = f"set `listed_only: true` in the config, cells_tables.{self.dataset}, or fill column barcodes"
+                number = int(str(second.row.number))
+                self.into.problems.append(Problem(second.row.sheet, problem, fix, number, "cells_lane"))
+                break
 
 
 def _is_offline(error: BaseException) -> bool:
