@@ -41,7 +41,7 @@ def libraries(draw: st.DrawFn) -> Library:
     counts = rng.poisson(draw(st.sampled_from([0.3, 2.0, 40.0])), size=(n_cells, n_genes))
     counts[:, rng.integers(n_genes)] += draw(st.sampled_from([1, 7, 65_536, 3_000_000]))
     chosen = GENES.iloc[rng.permutation(len(GENES))[:n_genes]].reset_index(drop=True)
-    shape = draw(st.sampled_from([("", "-1"), ("", ""), ("D1_", ""), ("GSM1.lane 2:", "-1"), ("", ".1")]))
+    shape = draw(st.sampled_from([("", "-1"), ("", ""), ("D1_", ""), ("GSM1.lane2:", "-1"), ("", ".1")]))
     return Library(counts, chosen, make_barcodes(n_cells, int(rng.integers(1 << 30)), *shape))
 
 
