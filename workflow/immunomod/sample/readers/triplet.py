@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import sparse, stats
+from scipy import sparse
 
 from immunomod.errors import UserError
 from immunomod.sample.readers.features import feature_columns, is_ensembl, looks_like_barcodes, looks_like_genes
@@ -320,7 +320,7 @@ def _rank_z(symbols: pd.Series, totals: np.ndarray) -> float:
     if n < 2 or n == total:
         return 0.0
     expected, variance = (total + 1) / 2, (total + 1) * (total - n) / (12 * n)
-    return float((stats.rankdata(totals)[strong].mean() - expected) / np.sqrt(variance))
+    return float((pd.Series(totals).rank()[strong].mean() - expected) / np.sqrt(variance))
 
 
 def _tell_square(triplet: _Triplet, counts: sparse.csr_matrix, features: pd.DataFrame) -> sparse.csr_matrix:
