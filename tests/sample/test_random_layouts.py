@@ -217,7 +217,7 @@ def reference_dense(content: bytes) -> pd.DataFrame | None:
     """A strict reader of a comma-separated table of genes x cells; None where it breaks the format."""
     try:
         text = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
-        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if any(map(str.strip, row))]
         names = rows[0][1:]
         values = [[float(value) for value in row[1:]] for row in rows[1:]]
         if any(len(row) != len(names) for row in values):
