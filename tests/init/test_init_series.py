@@ -338,6 +338,19 @@ def test_a_mistake_is_one_message_and_nothing_is_written(tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.iterdir()] == ["geo"]
 
 
+def test_an_accession_is_the_series_though_a_folder_has_its_name(tmp_path, monkeypatch):
+    address = write_series(tmp_path / "geo", LICENSING)
+    monkeypatch.chdir(tmp_path)
+    Path("GSE1234").mkdir()
+    first = CliRunner().invoke(app, ["init", "GSE1234", "--base-url", address])
+    assert first.exit_code == 0, first.stderr
+    assert load_run_file("GSE1234/config.yaml").datasets == ["GSE1234"]
+    again = CliRunner().invoke(app, ["init", "GSE1234", "--base-url", address])
+    assert again.exit_code == 1 and "never overwrites" in again.stderr
+    as_folder = CliRunner().invoke(app, ["init", "./GSE1234", "--out", "mine"])
+    assert as_folder.exit_code == 1 and "GSE1234" in as_folder.stderr and not Path("mine").exists()
+
+
 def test_the_commands_to_type_next_name_what_was_written(tmp_path, monkeypatch):
     address = write_series(tmp_path / "geo", LICENSING)
     monkeypatch.chdir(tmp_path)

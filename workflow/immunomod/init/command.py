@@ -12,7 +12,7 @@ from pathlib import Path
 
 from immunomod.acquire.dataset import base_address
 from immunomod.acquire.download import Client
-from immunomod.acquire.geo import GeoSite, is_accession, parse_accession
+from immunomod.acquire.geo import ACCESSION, GeoSite, is_accession, parse_accession
 from immunomod.errors import UserError
 from immunomod.init.contrasts import Question, propose_contrasts
 from immunomod.init.rows import COLUMNS, Proposal, Row
@@ -38,7 +38,7 @@ def init_command(source: str, out: Path | None = None, base_url: str = "") -> st
     Parameters
     ----------
     source
-        ``GSE…``, or a path to a folder with matrices.
+        ``GSE…``, or a path to a folder with matrices (``./GSE96583`` for one named like an accession).
     out
         Where to write; by default a folder named after the series, or after the folder with ``_study`` behind it.
     base_url
@@ -54,7 +54,9 @@ def init_command(source: str, out: Path | None = None, base_url: str = "") -> st
         There is nothing to propose from, or ``out`` holds a study already. Nothing is written then.
     """
     path = Path(source).expanduser()
-    if is_accession(source) and not path.is_dir():
+    # A first init leaves a folder of the accession's name: the series is meant all the same.
+    is_series = ACCESSION.fullmatch(source.strip().upper()) is not None
+    if is_series or (is_accession(source) and not path.is_dir()):
         accession = parse_accession(source)
         if not accession.startswith("GSE"):
             raise UserError(

@@ -386,7 +386,6 @@ class _DatasetLook:
             fix = "write patterns that share no cell"
             self.into.problems.append(Problem(second.row.sheet, problem, fix, int(str(second.row.number)), "barcodes"))
 
-
     def _refuse_lanes_of_one_matrix(self) -> None:
         """A lane says what the table knows of a row's cells; which cells are the row's it says only if asked to."""
         for position, second in enumerate(self.libraries):
