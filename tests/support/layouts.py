@@ -10,7 +10,6 @@ import bz2
 import gzip
 import io
 import lzma
-import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from scipy import io as scipy_io
 from scipy import sparse
+
+from support.geo_tree import tar_bytes
 
 HUMAN = """
 ENSG00000187608 ISG15;ENSG00000081237 PTPRC;ENSG00000115415 STAT1;ENSG00000115414 FN1;ENSG00000169429 CXCL8
@@ -196,16 +196,6 @@ def legacy_group(handle: h5py.File, genome: str, truth: Truth) -> None:
     put_h5_matrix(group, sparse.csr_matrix(truth.counts), truth.barcodes)
     group["genes"] = truth.genes["gene_id"].to_numpy(dtype="S")
     group["gene_names"] = truth.genes["gene_symbol"].to_numpy(dtype="S")
-
-
-def tar_of(files: dict[str, bytes], mode: str = "w") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -772,11 +762,11 @@ def _archive(kind: str) -> Layout:
         triplet(folder / "inside" / "S1", truth)
         files = bytes_of(folder / "inside")
         if kind == "tar of a directory":
-            content, name = tar_of(files), "GSM1_S1.tar"
+            content, name = tar_bytes(files), "GSM1_S1.tar"
         elif kind == "tar.gz":
-            content, name = tar_of(files, "w:gz"), "GSM1_S1.tar.gz"
+            content, name = tar_bytes(files, "w:gz"), "GSM1_S1.tar.gz"
         elif kind == "tar of tar.gz":
-            content, name = tar_of({"S1.tar.gz": tar_of(files, "w:gz")}), "GSM1.tar"
+            content, name = tar_bytes({"S1.tar.gz": tar_bytes(files, "w:gz")}), "GSM1.tar"
         else:
             buffer = io.BytesIO()
             with zipfile.ZipFile(buffer, "w") as bundle:
@@ -784,7 +774,7 @@ def _archive(kind: str) -> Layout:
                     bundle.writestr(path, data)
             content, name = buffer.getvalue(), "S1.zip"
             if kind == "tar with a zip inside":
-                content, name = tar_of({"S1.zip": content}), "GSM1.tar"
+                content, name = tar_bytes({"S1.zip": content}), "GSM1.tar"
         put_plain(folder / "outside" / name, content)
         return one(folder, truth, source=str(folder / "outside" / name))
 
@@ -793,10 +783,3 @@ def _archive(kind: str) -> Layout:
 
 for _name in ("tar of a directory", "tar.gz", "tar of tar.gz", "zip", "tar with a zip inside"):
     LAYOUTS[f"archive: {_name}"] = _archive(_name)
-
-
-def write_reference_market(path: Path, truth: Truth) -> Path:
-    """The same matrix by scipy's writer, an implementation that is not ours."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scipy_io.mmwrite(path, sparse.coo_matrix(truth.counts.T), field="integer")
-    return path
