@@ -220,12 +220,11 @@ def reference_dense(content: bytes) -> pd.DataFrame | None:
         text = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
         # A line of nothing but delimiters, quotes and white space holds no name and no value: it is no row.
         lines = [line for line in text.split("\n") if line.strip(' \t,;"')]
-        rows = list(csv.reader(lines))
+        rows = list(csv.reader(lines, strict=True))
         while len(rows[0]) == 1:  # a title above the header
             rows = rows[1:]
         names = rows[0] if len(rows[0]) == len(rows[1]) - 1 else rows[0][1:]
-        # A stray quotation mark beside a number takes nothing from it.
-        values = [[float(value.strip('"')) for value in row[1:]] for row in rows[1:]]
+        values = [[float(value) for value in row[1:]] for row in rows[1:]]
         if any(len(row) != len(names) for row in values):
             return None
         return pd.DataFrame(values, index=[row[0] for row in rows[1:]], columns=names)

@@ -59,15 +59,22 @@ def _field_end(text: np.ndarray, i: int, delimiter: int) -> int:
 
 @njit(types.float64(_TEXT, types.int64, types.int64), nogil=True, cache=True)
 def _number(text: np.ndarray, i: int, end: int) -> float:
-    """The number that fills ``text[i:end]`` but for blanks and quotation marks around it; NaN where it is none.
+    """The number that fills ``text[i:end]`` but for blanks and a pair of quotation marks around it; NaN where none.
 
     Up to 15 significant digits give the nearest float64 (Clinger 1990, PLDI 25:92); longer ones may be off in the
     last place.
     """
-    while i < end and (text[i] == _SPACE or text[i] == _TAB or text[i] == _QUOTE):
+    while i < end and (text[i] == _SPACE or text[i] == _TAB):
         i += 1
-    while end > i and (text[end - 1] == _SPACE or text[end - 1] == _TAB or text[end - 1] == _QUOTE):
+    while end > i and (text[end - 1] == _SPACE or text[end - 1] == _TAB):
         end -= 1
+    if end > i + 1 and text[i] == _QUOTE and text[end - 1] == _QUOTE:  # a pair; a lone one is damage
+        i += 1
+        end -= 1
+        while i < end and (text[i] == _SPACE or text[i] == _TAB):
+            i += 1
+        while end > i and (text[end - 1] == _SPACE or text[end - 1] == _TAB):
+            end -= 1
     negative = i < end and text[i] == _MINUS
     if i < end and (text[i] == _MINUS or text[i] == _PLUS):
         i += 1
