@@ -79,7 +79,10 @@ def test_a_mirror_may_be_a_folder_beside_the_config(study, tmp_path):
         ({"annotation": {"min_score": 7}}, r"annotation\.min_score: it is 7\. Fix: it must be from 0 to 1"),
         ({"contrast": {"min_cells": 0}}, r"contrast\.min_cells: it is 0\. Fix: it must be 1 or more"),
         ({"doublets": {"remove": "no"}}, r"doublets\.remove: it is 'no'\. Fix: it must be true or false"),
-        ({"doublets": {"method": "srublet"}}, r"doublets\.method: it is 'srublet'\. Fix: it must be one of none, scrublet"),
+        (
+            {"doublets": {"method": "srublet"}},
+            r"doublets\.method: it is 'srublet'\. Fix: it must be one of none, scrublet",
+        ),
         ({"geo": {"speed": 1}}, "unknown settings speed"),
         ({"atlases": {"all": ["e"]}}, "atlases.all: no data set 'e'"),
         ({"atlases": {"a": ["d"], "b": ["d"]}}, "'d' is in atlas 'a' already"),

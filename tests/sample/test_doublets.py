@@ -15,22 +15,10 @@ from immunomod.sample.doublets import (
     call_doublets,
     expected_rate,
     no_calls,
+    scrublet,
 )
 from immunomod.sample.settings import DoubletSettings
-
-
-def library(rng: np.random.Generator, n_cells: int, n_doublets: int) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Cells of four unlike types over 400 genes; the last ``n_doublets`` rows are sums of two of unlike types."""
-    profiles = rng.gamma(0.3, 1.0, size=(4, 400))
-    profiles /= profiles.sum(axis=1, keepdims=True)
-    kind = rng.integers(0, 4, n_cells)
-    depth = np.exp(rng.normal(7.3, 0.25, n_cells))
-    counts = rng.poisson(profiles[kind] * depth[:, None])
-    first = rng.integers(0, n_cells, n_doublets)
-    second = np.array([rng.choice(np.flatnonzero(kind != kind[i])) for i in first], dtype=int)
-    if n_doublets:
-        counts = np.vstack([counts, counts[first] + counts[second]])
-    return sparse.csr_matrix(counts.astype(np.int32)), np.arange(len(counts)) >= n_cells
+from support.doublet_libraries import four_types
 
 
 def test_expected_rate():
@@ -42,7 +30,7 @@ def test_expected_rate():
 
 
 def test_scrublet_finds_planted_doublets():
-    counts, planted = library(np.random.default_rng(0), 500, 25)
+    counts, planted = four_types(np.random.default_rng(0), 500, 25)
     judged = call_doublets(counts, 0.05, DoubletSettings(), seed=1)
     score = judged.calls.score
     higher = (score[planted][:, None] > score[~planted]).mean()
@@ -57,16 +45,17 @@ def test_scrublet_finds_planted_doublets():
 
 
 def test_predicted_doublets_may_stay():
-    counts, _ = library(np.random.default_rng(0), 300, 15)
+    counts, _ = four_types(np.random.default_rng(0), 300, 15)
     judged = call_doublets(counts, 0.05, DoubletSettings(remove=False), seed=1)
     assert judged.calls.predicted.any()
     assert not judged.removed.any()
 
 
+@pytest.mark.parametrize("method", ["scrublet", "cxds"])
 @pytest.mark.parametrize("n_cells", [0, 1, 2, MIN_CELLS - 1])
-def test_tiny_libraries_are_not_judged(n_cells):
-    counts = library(np.random.default_rng(0), max(n_cells, 4), 0)[0][:n_cells]
-    calls = REGISTRY["scrublet"].run(counts, 0.01, 1)
+def test_tiny_libraries_are_not_judged(n_cells, method):
+    counts = four_types(np.random.default_rng(0), max(n_cells, 4), 0)[0][:n_cells]
+    calls = REGISTRY[method].run(counts, 0.01, 1)
     assert np.isnan(calls.score).all()
     assert not calls.predicted.any()
     assert "fewer than 50 cells" in calls.note
@@ -80,18 +69,34 @@ def test_no_variable_genes_end_in_words():
 
 
 def test_no_threshold_ends_in_words(monkeypatch):
-    filters = pytest.importorskip("skimage.filters")
-
-    def fail(*_args, **_kwargs):
-        raise RuntimeError("Unable to find two maxima in histogram")
-
-    monkeypatch.setattr(filters, "threshold_minimum", fail)
-    counts, _ = library(np.random.default_rng(0), 120, 0)
+    monkeypatch.setattr(scrublet, "minimum_between_modes", lambda _scores: None)
+    counts, _ = four_types(np.random.default_rng(0), 120, 0)
     calls = REGISTRY["scrublet"].run(counts, 0.01, 1)
     assert np.isfinite(calls.score).all()
     assert not calls.predicted.any()
     assert np.isnan(calls.threshold)
     assert "not called: no threshold" in calls.note
+
+
+@pytest.mark.parametrize("method", ["scrublet", "cxds"])
+@pytest.mark.parametrize(
+    "counts",
+    [
+        np.zeros((80, 20)),
+        np.zeros((80, 0)),
+        np.ones((80, 1)),
+        np.arange(80)[:, None] % 3,
+        np.eye(80),
+        np.eye(1),
+        np.zeros((0, 5)),
+    ],
+    ids=["all zero", "no genes", "one gene", "one gene that varies", "a gene each", "one cell", "no cells"],
+)
+def test_odd_libraries_give_a_valid_result(counts, method):
+    calls = REGISTRY[method].run(sparse.csr_matrix(counts.astype(np.int32)), 0.05, 1)
+    assert calls.score.shape == calls.predicted.shape == (len(counts),)
+    assert calls.note or np.isfinite(calls.score).any()
+    assert not (calls.predicted & ~np.isfinite(calls.score)).any()
 
 
 @pytest.mark.parametrize("n_cells", [60, 300, 1000])
@@ -108,9 +113,12 @@ def test_a_library_of_one_cell_type_loses_nobody(n_cells):
 
 
 def test_calls_do_not_depend_on_the_expected_rate():
-    counts, _ = library(np.random.default_rng(0), 300, 15)
-    one, other = (call_doublets(counts, rate, DoubletSettings(), seed=1) for rate in (0.006, 0.08))
-    np.testing.assert_array_equal(one.calls.predicted, other.calls.predicted)
+    counts, _ = four_types(np.random.default_rng(0), 300, 15)
+    one, other = (call_doublets(counts, rate, DoubletSettings(), seed=1).calls for rate in (0.006, 0.08))
+    np.testing.assert_array_equal(one.predicted, other.predicted)
+    assert one.detectable == other.detectable
+    for calls in (one, other):
+        np.testing.assert_array_equal(calls.predicted, calls.score > calls.threshold)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +147,7 @@ def test_calls_that_imply_too_many_doublets_are_kept(share, detectable, rate, ou
 
 
 def test_none_calls_nothing():
-    counts, _ = library(np.random.default_rng(0), 60, 3)
+    counts, _ = four_types(np.random.default_rng(0), 60, 3)
     judged = call_doublets(counts, 0.05, DoubletSettings(method="none"), seed=1)
     assert not judged.removed.any()
     assert np.isnan(judged.calls.score).all()
@@ -147,6 +155,5 @@ def test_none_calls_nothing():
 
 
 def test_unknown_method_names_the_choices():
-    counts = sparse.csr_matrix(np.ones((60, 5), dtype=np.int32))
     with pytest.raises(UserError, match=r"doublets\.method is 'srublet'; it must be one of none, scrublet"):
-        call_doublets(counts, 0.05, DoubletSettings(method="srublet"), seed=1)
+        DoubletSettings(method="srublet")

@@ -97,9 +97,9 @@ class DoubletSettings:
     partner
         Whether droplets of an MSC and an immune cell are looked for in a library that holds both
         (:func:`immunomod.sample.doublets.partner_doublets`).
-    partner_max_fdr, partner_min_share
-        Limits of such a call: the false discovery rate, and the share of the droplet's RNA that must come from each
-        side beyond what leaks. A lymphocyte holds a tenth of the RNA of an MSC, or less.
+    partner_max_fdr, partner_min_score
+        Limits of such a call: the false discovery rate, and how much of a typical MSC and of a typical immune cell must
+        be in the droplet beyond what leaks.
     """
 
     method: str = "scrublet"
@@ -109,7 +109,7 @@ class DoubletSettings:
     max_rate: float = 0.25
     partner: bool = True
     partner_max_fdr: float = 0.001
-    partner_min_share: float = 0.05
+    partner_min_score: float = 0.25
 
     def __post_init__(self) -> None:
         from immunomod.sample.doublets import REGISTRY
@@ -117,7 +117,7 @@ class DoubletSettings:
         require(self.method in REGISTRY, "doublets", "method", self.method, f"one of {', '.join(REGISTRY)}")
         rate = self.expected_rate
         require(rate is None or 0 < rate < 0.5, "doublets", "expected_rate", rate, "between 0 and 0.5")
-        for key in ("max_rate", "partner_max_fdr", "partner_min_share"):
+        for key in ("max_rate", "partner_max_fdr", "partner_min_score"):
             require(0 <= getattr(self, key) <= 1, "doublets", key, getattr(self, key), "from 0 to 1")
 
     @classmethod

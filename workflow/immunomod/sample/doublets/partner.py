@@ -4,13 +4,13 @@ In a co-culture the partner's RNA is in every droplet, so a few of its molecules
 more of them than the other cells of the same compartment hold. Per compartment the partner-exclusive molecules of a
 cell with ``n`` counts are modelled as negative binomial with mean ``a + b n`` (a droplet catches some RNA however small
 its cell, and lanes are sequenced to different depths) and an overdispersion that takes in whatever else varies from
-cell to cell. Both are fitted to the compartment's own cells, leaving out those that the fit itself finds impossible:
-the doublets.
+cell to cell. Both are fitted robustly to the compartment's own cells, the doublets among them.
 
 A droplet is called where **both** compartments' genes exceed what leaks into the other: the larger of the two one-sided
 p-values (an intersection-union test, Berger 1982, doi:10.1080/00401706.1982.10487790), adjusted for the number of cells
-(Benjamini & Hochberg 1995), and at least a twentieth of the RNA from each side. So a cell whose compartment is open, as
-a doublet's often is, is tested as any other, and one that merely got the wrong label is not called.
+(Benjamini & Hochberg 1995), and where the excess is at least a quarter of what a typical cell of that side holds. So a
+cell whose compartment is open, as a doublet's often is, is tested as any other, and one that merely got the wrong label
+is not called.
 
 Not told from a doublet: a class of cells that makes genes of both compartments, and a phagocyte that ate its partner.
 """
@@ -27,8 +27,8 @@ from scipy import sparse
 PARTNER = {"MSC": "immune", "immune": "MSC"}
 #: With fewer cells of a compartment there is nothing to hold a cell against.
 MIN_CELLS_PER_COMPARTMENT = 20
-_OUTER = 0.025
-_MEDIAN_SQUARED_NORMAL = 0.45494  # median of chi-squared with one degree of freedom
+_KEPT_SHARE = 0.7
+_KEPT_VARIANCE = 0.30956  # of the middle 70% of a standard normal
 _MAX_ROUNDS = 50
 _MAX_OVERDISPERSION = 10.0
 
@@ -56,8 +56,9 @@ class PartnerDoublets:
     Attributes
     ----------
     score
-        Share of the cell's RNA that is the minor compartment's and not explained by leakage, from 0 to 0.5 or a little
-        above; NaN where nothing was tested.
+        How much of a typical cell of either side is in the droplet beyond leakage: exclusive molecules over those of
+        the median cell of that compartment, the smaller of both sides. About 1 for a doublet, 0 for a single cell; NaN
+        where nothing was tested.
     p_value, fdr
         One-sided, NaN where nothing was tested.
     predicted
@@ -84,7 +85,7 @@ def partner_doublets(
     expected_share: Mapping[str, float] | NDArray[np.float64] | None = None,
     overdispersion: Mapping[str, float] | None = None,
     max_fdr: float = 0.001,
-    min_partner_share: float = 0.05,
+    min_score: float = 0.25,
 ) -> PartnerDoublets:
     """Find droplets that hold an MSC and an immune cell.
 
@@ -102,9 +103,8 @@ def partner_doublets(
         lowers it: most of them cannot be doublets.
     overdispersion
         Of the leaked counts, by compartment; raises the fitted one in the same way.
-    max_fdr, min_partner_share
-        Limits of a call: false discovery rate, and the share of the cell's RNA that must come from each side, measured
-        by what a typical cell of that side has of its exclusive genes.
+    max_fdr, min_score
+        Limits of a call: false discovery rate, and score.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def partner_doublets(
     }
     totals = _molecules(counts, np.ones(n_genes, dtype=bool))
     members = {side: (label == side) & (totals > 0) for side in PARTNER}
-    typical = {side: _typical_share(own[side][cells], totals[cells]) for side, cells in members.items()}
+    typical = {side: float(np.median(own[side][cells])) if cells.any() else 0.0 for side, cells in members.items()}
     note = _why_not(members, typical)
     if note:
         unknown = np.full(n_cells, np.nan)
@@ -140,15 +140,14 @@ def partner_doublets(
         mean = np.maximum(background.mean(totals), _known_mean(expected_share, side, cells, totals))
         mean = np.maximum(mean, totals / totals[cells].sum())  # one molecule more could have leaked unseen
         p_value = np.maximum(p_value, negative_binomial_tail(leaked, mean, spread))
-        excess = np.divide(leaked - mean, totals * typical[partner], out=np.zeros(n_cells), where=totals > 0)
-        score = np.minimum(score, np.maximum(excess, 0.0))
+        score = np.minimum(score, np.maximum(leaked - mean, 0.0) / typical[partner])
         backgrounds[side] = background
     tested = totals > 0
     p_value[~tested], score[~tested] = np.nan, np.nan
     fdr = np.full(n_cells, np.nan)
     fdr[tested] = benjamini_hochberg(p_value[tested])
     predicted = np.zeros(n_cells, dtype=bool)
-    predicted[tested] = (fdr[tested] <= max_fdr) & (score[tested] >= min_partner_share)
+    predicted[tested] = (fdr[tested] <= max_fdr) & (score[tested] >= min_score)
     return PartnerDoublets(score, p_value, fdr, predicted, backgrounds, "")
 
 
@@ -171,29 +170,24 @@ def _molecules(counts: sparse.csr_matrix, genes: NDArray[np.bool_]) -> NDArray[n
     return np.asarray(counts @ genes.astype(counts.dtype), dtype=np.float64)
 
 
-def _typical_share(own: NDArray[np.float64], totals: NDArray[np.float64]) -> float:
-    """Share of a compartment's exclusive genes in the counts of its median cell."""
-    return float(np.median(own / totals)) if len(own) else 0.0
-
-
 def _why_not(members: Mapping[str, NDArray[np.bool_]], typical: Mapping[str, float]) -> str:
     few = [f"{int(cells.sum())} {side}" for side, cells in members.items() if cells.sum() < MIN_CELLS_PER_COMPARTMENT]
     if few:
         needed = f"cells where {MIN_CELLS_PER_COMPARTMENT} are needed"
         return f"MSC-immune doublets not looked for: {' and '.join(few)} {needed}"
-    silent = [side for side, share in typical.items() if share == 0]
+    silent = [side for side, molecules in typical.items() if molecules == 0]
     if silent:
         return f"MSC-immune doublets not looked for: {' and '.join(silent)} cells show no genes of their own"
     return ""
 
 
 def fit_background(leaked: NDArray[np.float64], totals: NDArray[np.float64]) -> Background:
-    """Leakage into the cells of one compartment, of which many may be doublets.
+    """Leakage into the cells of one compartment, of which three in ten may be doublets or otherwise unlike the rest.
 
-    Doublets lie above the leakage, and at much leakage not far above: were they fitted with the rest they would hide
-    themselves. So the line starts at the median share and is refitted to the cells that lie within its middle 95%,
-    until these stay the same; and the overdispersion is that of the cells below the line, which doublets do not reach
-    (by their median, whatever else lies there).
+    Doublets lie above the leakage, and at much leakage not far above: fitted with the rest they would hide themselves.
+    Line and overdispersion are therefore those of the seven in ten cells that fit best (least trimmed squares, by
+    concentration steps from the median share; Rousseeuw 1984, doi:10.1080/01621459.1984.10477105); fewer would leave
+    out whole cell classes into which a little more leaks.
 
     Parameters
     ----------
@@ -202,19 +196,18 @@ def fit_background(leaked: NDArray[np.float64], totals: NDArray[np.float64]) -> 
     """
     one_more = totals / totals.sum()
     background = Background(0.0, float(np.median(leaked / totals)), 0.0)
-    kept = np.zeros(len(leaked), dtype=bool)
+    n_kept = int(np.ceil(_KEPT_SHARE * len(leaked)))
+    kept = np.zeros(0, dtype=np.int64)
     for _ in range(_MAX_ROUNDS):
         mean = np.maximum(background.mean(totals), one_more)
-        below = leaked <= mean
-        spread = _overdispersion(leaked[below], mean[below])
-        now = negative_binomial_tail(leaked, mean, spread) > _OUTER
-        now &= 1 - negative_binomial_tail(leaked + 1, mean, spread) > _OUTER
-        background = Background(background.intercept, background.slope, spread)
-        if (now == kept).all() or not now.any():
+        variance = mean + background.overdispersion * mean**2
+        now = np.sort(np.argsort((leaked - mean) ** 2 / variance, kind="stable")[:n_kept])
+        if np.array_equal(now, kept):
             break
         kept = now
-        weight = 1 / (mean[kept] + spread * mean[kept] ** 2)
-        background = Background(*_non_negative_line(totals[kept], leaked[kept], weight), spread)
+        line = _non_negative_line(totals[kept], leaked[kept], 1 / variance[kept])
+        mean = np.maximum(line[0] + line[1] * totals, one_more)
+        background = Background(*line, _overdispersion(leaked[kept], mean[kept]))
     return background
 
 
@@ -235,13 +228,13 @@ def _non_negative_line(
 
 
 def _overdispersion(counts: NDArray[np.float64], mean: NDArray[np.float64]) -> float:
-    """The overdispersion, at least 0, at which the median squared Pearson residual is that of a normal (bisection)."""
+    """The overdispersion, at least 0, at which Pearson's statistic is that of a normal's middle part (bisection)."""
 
     def excess(phi: float) -> float:
-        return float(np.median((counts - mean) ** 2 / (mean + phi * mean**2))) - _MEDIAN_SQUARED_NORMAL
+        return float(np.mean((counts - mean) ** 2 / (mean + phi * mean**2))) - _KEPT_VARIANCE
 
     low, high = 0.0, _MAX_OVERDISPERSION
-    if not len(counts) or excess(low) <= 0:
+    if excess(low) <= 0:
         return low
     if excess(high) >= 0:
         return high

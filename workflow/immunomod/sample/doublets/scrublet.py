@@ -22,7 +22,8 @@ SIMULATED_PER_CELL = 2
 N_COMPONENTS = 30
 #: The score needs a prior of at least half a percent to spread; the order of cells does not depend on it.
 MIN_PRIOR = 0.005
-_PRIOR_DEVIATION = 0.02
+#: Prior of the scores whose modes give the threshold: one for all, so that calls do not depend on the expected rate.
+_PRIOR_FOR_MODES = 0.05
 #: Simulated doublets that are scored for the threshold; their distribution does not change with more.
 _MAX_SCORED_SIMULATED = 10_000
 _ROWS_AT_ONCE = 2048
@@ -42,32 +43,36 @@ def run(counts: sparse.csr_matrix, expected_rate: float, seed: int) -> DoubletCa
     Parameters
     ----------
     counts
-        cells x genes, raw counts (CSR). A cell without counts is not judged.
+        cells x genes, raw counts (CSR). A cell without counts of a variable gene is not judged.
     expected_rate
-        Prior share of doublets: it scales the scores and does not change their order or the calls.
+        Prior share of doublets: it scales scores and threshold, and changes neither the order nor the calls.
     seed
         Which cells make up the simulated doublets.
     """
     n_cells = counts.shape[0]
     totals = _totals(counts)
-    judged = totals > 0
-    if judged.sum() < MIN_CELLS:
+    if (totals > 0).sum() < MIN_CELLS:
         return too_few_cells(n_cells)
     genes = variable_genes(counts, totals)
     if len(genes) < 2:
         return no_calls(n_cells, "doublets not called: no gene varies between the cells")
-    observed, simulated = _embed(counts[:, genes][judged], totals[judged], seed)
-    score_observed, score_simulated = _scores(observed, simulated, max(expected_rate, MIN_PRIOR))
+    reduced = counts[:, genes]
+    judged = _totals(reduced) > 0
+    if judged.sum() < MIN_CELLS:
+        return too_few_cells(n_cells)
+    observed, simulated = _embed(reduced[judged], seed)
+    share_observed, share_simulated = _simulated_shares(observed, simulated)
     score = np.full(n_cells, np.nan)
-    score[judged] = score_observed
-    threshold = minimum_between_modes(score_simulated)
-    if threshold is None:
-        nothing = np.zeros(n_cells, dtype=bool)
-        return DoubletCalls(
-            score, nothing, np.nan, np.nan, "doublets scored, not called: no threshold between two modes"
-        )
-    predicted = judged & (np.nan_to_num(score, nan=-np.inf) > threshold)
-    return DoubletCalls(score, predicted, threshold, float(np.mean(score_simulated > threshold)), "")
+    score[judged] = doublet_probability(share_observed, max(expected_rate, MIN_PRIOR))
+    lowest = minimum_between_modes(doublet_probability(share_simulated, _PRIOR_FOR_MODES))
+    predicted = np.zeros(n_cells, dtype=bool)
+    if lowest is None:
+        note = "doublets scored, not called: no threshold between two modes"
+        return DoubletCalls(score, predicted, np.nan, np.nan, note)
+    share = simulated_share(lowest, _PRIOR_FOR_MODES)
+    predicted[judged] = share_observed > share
+    threshold = float(doublet_probability(np.array(share), max(expected_rate, MIN_PRIOR)))
+    return DoubletCalls(score, predicted, threshold, float(np.mean(share_simulated > share)), "")
 
 
 def _scaled(counts: sparse.csr_matrix, totals: NDArray[np.float64], target: float) -> sparse.csr_matrix:
@@ -122,12 +127,14 @@ def _standardised_in_bins(dispersion: NDArray[np.float64], mean: NDArray[np.floa
     return np.where(size[in_bin] == 1, 1.0, standardised)
 
 
-def _embed(
-    counts: sparse.csr_matrix, totals: NDArray[np.float64], seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Observed cells and simulated doublets in the components of the observed cells (points x components)."""
+def _embed(counts: sparse.csr_matrix, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Observed cells and simulated doublets in the components of the observed cells (points x components).
+
+    ``counts``: cells x variable genes. As in scanpy, totals are those of the variable genes.
+    """
     from immunomod.atlas.reduce import principal_components
 
+    totals = _totals(counts)
     target = float(np.median(totals))
     normalised = _scaled(counts, totals, target)
     mean = np.asarray(normalised.mean(axis=0)).ravel()
@@ -150,17 +157,19 @@ def _embed(
     return components.scores, simulated
 
 
-def _scores(
-    observed: NDArray[np.float32], simulated: NDArray[np.float32], prior: float
+def _simulated_shares(
+    observed: NDArray[np.float32], simulated: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scrublet's score of the observed cells and of (at most 10,000 of) the simulated doublets."""
+    """Share of simulated doublets around the observed cells and around (at most 10,000 of) the simulated doublets.
+
+    Posterior means under a flat prior, so never 0 or 1.
+    """
     n_observed, n_simulated = len(observed), len(simulated)
-    ratio = n_simulated / n_observed
-    n_neighbors = min(round(0.5 * np.sqrt(n_observed) * (1 + ratio)), n_observed + n_simulated - 1)
+    n_neighbors = min(round(0.5 * np.sqrt(n_observed) * (1 + SIMULATED_PER_CELL)), n_observed + n_simulated - 1)
     n_scored = n_observed + min(n_simulated, _MAX_SCORED_SIMULATED)
     among = simulated_neighbors(np.vstack([observed, simulated]), n_observed, n_scored, n_neighbors)
-    score = doublet_probability(among, n_neighbors, ratio, prior)
-    return score[:n_observed], score[n_observed:]
+    share = (among + 1.0) / (n_neighbors + 2.0)
+    return share[:n_observed], share[n_observed:]
 
 
 def simulated_neighbors(
@@ -195,15 +204,19 @@ def simulated_neighbors(
     return among
 
 
-def doublet_probability(
-    simulated_neighbors: NDArray[np.int64], n_neighbors: int, ratio: float, prior: float
-) -> NDArray[np.float64]:
-    """Probability of a doublet from the number of simulated ones among the neighbours (Wolock et al. 2019, eq. 1).
+def doublet_probability(share: NDArray[np.float64], prior: float) -> NDArray[np.float64]:
+    """Probability of a doublet where this share of the neighbours is simulated (Wolock et al. 2019).
 
-    ``ratio``: simulated doublets per observed cell; ``prior``: expected share of doublets.
+    Bayes' rule with ``prior``, the expected share of doublets, where two doublets were simulated per observed cell.
     """
-    share = (simulated_neighbors + 1.0) / (n_neighbors + 2.0)
-    return np.asarray(share * prior / ratio / (1 - prior - share * (1 - prior - prior / ratio)))
+    odds = prior / SIMULATED_PER_CELL
+    return np.asarray(share * odds / (1 - prior - share * (1 - prior - odds)))
+
+
+def simulated_share(probability: float, prior: float) -> float:
+    """The share of simulated neighbours at which :func:`doublet_probability` gives ``probability``."""
+    odds = prior / SIMULATED_PER_CELL
+    return probability * (1 - prior) / (odds + probability * (1 - prior - odds))
 
 
 def minimum_between_modes(values: NDArray[np.float64]) -> float | None:
