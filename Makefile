@@ -55,6 +55,7 @@ KANG ?= ../shared/data/kang/kang2000_ctrl_stim_8donors.h5ad
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/calibration.py $(if $(wildcard $(KANG)),--kang $(KANG))
 	$(BIN)/python benchmarks/demo_recovery.py
+	$(BIN)/python benchmarks/doublets.py
 	$(BIN)/python benchmarks/reading.py
 
 ## resolve the locks anew
