@@ -1,8 +1,8 @@
 """Doublet methods side by side: what they find, what they take, and the check for MSC-immune doublets.
 
 Run from the repository: ``python benchmarks/doublets.py [--cells N] [--seeds N] [--shared FOLDER]``; about ten
-minutes on two cores, most of them scanpy's. Writes ``benchmarks/results/doublets.tsv``, one row per experiment, setting and
-measure.
+minutes on two cores, most of them scanpy's. Writes ``benchmarks/results/doublets.tsv``, one row per experiment,
+setting and measure.
 
 Experiments
     *cost*: a library of 20,000 cells, 30,000 genes and about 2,000 detected genes a cell, ten classes, 6% doublets.

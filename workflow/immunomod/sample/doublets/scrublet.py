@@ -162,13 +162,14 @@ def _simulated_shares(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Share of simulated doublets around the observed cells and around (at most 10,000 of) the simulated doublets.
 
-    Posterior means under a flat prior, so never 0 or 1.
+    Posterior means under a flat prior, with one neighbour that is not simulated counted on top, as in scanpy: shares
+    close to 1 would stretch the histogram of scores, and move its valley up past half of the doublets.
     """
     n_observed, n_simulated = len(observed), len(simulated)
     n_neighbors = min(round(0.5 * np.sqrt(n_observed) * (1 + SIMULATED_PER_CELL)), n_observed + n_simulated - 1)
     n_scored = n_observed + min(n_simulated, _MAX_SCORED_SIMULATED)
     among = simulated_neighbors(np.vstack([observed, simulated]), n_observed, n_scored, n_neighbors)
-    share = (among + 1.0) / (n_neighbors + 2.0)
+    share = (among + 1.0) / (n_neighbors + 3.0)
     return share[:n_observed], share[n_observed:]
 
 
