@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from immunomod.contrast.design import TEST, Contrast, Design, stratum_design
+from immunomod.contrast.leakage import leakage_of
 from immunomod.contrast.model import (
     LinearFit,
     benjamini_hochberg,
@@ -176,7 +177,9 @@ def _stratum(
         return ProgramEffects(effects=table, scores=empty, genes=empty, design=described)
 
     counts = np.asarray((design.membership @ stratum.X).todense(), dtype=np.float64)
-    expression = measure_expression(counts, design.units["arm"].to_numpy(), settings.min_count)
+    arms = design.units["arm"].to_numpy()
+    leakage = leakage_of(stratum, design.membership)
+    expression = measure_expression(counts, arms, settings.min_count, leakage)
     gene_fit = fit_linear(expression.log2, design.effect, design.nuisance)
     used = programme_weights(weights, stratum.var_names, expression.detected)
     table["genes_found"] = (used != 0).sum(axis=0).reindex(meta.index).to_numpy(dtype=int)
@@ -184,11 +187,15 @@ def _stratum(
     scored = used.loc[:, used.columns.isin(table.loc[enough, "program"])].reindex(columns=table.loc[enough, "program"])
     positions = stratum.var_names.get_indexer(scored.index)
     scores = expression.log2[:, positions] @ scored.to_numpy()
-    estimates = _estimates(design, scores, settings, key[1] ^ key[0])
+    common = _common_variance(design, expression.log2_error[:, positions], scored.to_numpy())
+    estimates = _estimates(design, scores, common, settings, key[1] ^ key[0])
     estimates["null_z"] = _null_z(estimates["effect"], scored, gene_fit, expression, stratum.var_names, settings, key)
     for name in ESTIMATES:
         table.loc[enough, name] = estimates[name]
     _settle(table, enough, design, weights, used, settings)
+    table["effect_raw"] = table["effect"]
+    if leakage is not None and leakage.expected.any():
+        table["effect_raw"] = _raw_effect(design, counts, arms, weights, stratum.var_names, settings, table)
     return ProgramEffects(
         effects=table,
         scores=_score_table(labels, design, scores, list(scored.columns)),
@@ -197,15 +204,52 @@ def _stratum(
     )
 
 
-def _estimates(design: Design, scores: Floats, settings: ContrastSettings, seed: int) -> dict[str, Floats]:
-    """Effect, interval, p-values and standardised effect per programme (columns of ``scores``)."""
+def _common_variance(design: Design, error: Floats, weights: Floats) -> Floats:
+    """Variance of each programme's effect from errors that all units share; genes err independently.
+
+    ``error`` is units x genes, ``weights`` genes x programmes.
+    """
+    per_gene = fit_linear(error, design.effect, design.nuisance).estimate
+    return np.asarray(per_gene**2 @ weights**2)
+
+
+def _raw_effect(
+    design: Design,
+    counts: Floats,
+    arms: NDArray[np.object_],
+    weights: pd.DataFrame,
+    genes: pd.Index,
+    settings: ContrastSettings,
+    table: pd.DataFrame,
+) -> Floats:
+    """Effects of the counts as they are, leaked molecules included, in the order of ``table``."""
+    expression = measure_expression(counts, arms, settings.min_count)
+    used = programme_weights(weights, genes, expression.detected)
+    scores = expression.log2[:, genes.get_indexer(used.index)] @ used.to_numpy()
+    effect = pd.Series(fit_linear(scores, design.effect, design.nuisance).estimate, index=used.columns)
+    effect[(used != 0).sum(axis=0) < settings.min_genes] = np.nan
+    return np.asarray(effect.reindex(table["program"]), dtype=np.float64)
+
+
+def _estimates(
+    design: Design, scores: Floats, common: Floats, settings: ContrastSettings, seed: int
+) -> dict[str, Floats]:
+    """Effect, interval, p-values and standardised effect per programme (columns of ``scores``).
+
+    ``common`` is the variance of the effects that replicates do not show. It adds to that of the model, with degrees of
+    freedom after Satterthwaite (1946), its own being taken for known.
+    """
     fit = fit_linear(scores, design.effect, design.nuisance)
     result = {name: np.full(scores.shape[1], np.nan) for name in ESTIMATES} | {"effect": fit.estimate}
     if design.status != "tested" or not scores.shape[1]:
         return result
-    variance, df = moderated_variance(fit.variance, fit.df)
-    result["df"] = np.full(scores.shape[1], df)
-    result["se"] = np.sqrt(variance * fit.unscaled)
+    variance, moderated_df = moderated_variance(fit.variance, fit.df)
+    between = variance * fit.unscaled
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = np.where(common > 0, moderated_df * ((between + common) / between) ** 2, moderated_df)
+    result["df"] = np.minimum(df, MAX_DF)
+    df = result["df"]
+    result["se"] = np.sqrt(between + common)
     half_width = stats.t.ppf((1 + settings.confidence) / 2, df) * result["se"]
     result["ci_low"], result["ci_high"] = fit.estimate - half_width, fit.estimate + half_width
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -296,6 +340,7 @@ def _null_z(
 
 
 MATCHES = 50
+MAX_DF = 1e6
 
 
 def _settle(
@@ -307,7 +352,6 @@ def _settle(
     settings: ContrastSettings,
 ) -> None:
     """Fill what follows from the estimates: raw effect, agreement with the expected sign, low coverage."""
-    table["effect_raw"] = table["effect"]
     expected = table["expected_sign"].map({"+": 1.0, "-": -1.0})
     judged = expected.notna() & table["effect"].notna()
     table.loc[judged, "agrees"] = np.where(np.sign(table["effect"]) == expected, "yes", "no")[judged]
