@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse
 
 from immunomod.contrast.normalise import Floats
+from immunomod.exclusive import PARTNER, fraction_error, mixture_weights, robust_fraction
 
-PARTNER = {"MSC": "immune", "immune": "MSC"}
 TABLE_COLUMNS = [
     *("sample", "donor", "cell_class", "leaked_fraction", "leaked_fraction_se", "leaked_error", "n_exclusive_genes"),
     "note",
@@ -46,7 +46,6 @@ MAX_OWN_SHARE = 0.02
 MIN_EXPECTED, EXPECTED_AT = 2.0, 0.1
 MIN_GENES = 5
 MAX_GENES = 400
-OUTLIER = 3.5
 #: Leaked molecules of a gene, over all samples, for its scatter to tell the profile's error.
 MIN_SEEN = 20.0
 #: The profile of lysed cells is never known better than this, relative.
@@ -198,7 +197,7 @@ def estimate_leakage(
 def add_leakage(
     pseudobulk: AnnData, responsive: Mapping[str, Collection[str]], exclusive: Mapping[str, Collection[str]]
 ) -> AnnData:
-    """The pseudobulk with what leaked: layers ``leaked`` and ``leaked_variance`` (CSR float32), and the table in ``obs``.
+    """The pseudobulk with layers ``leaked`` and ``leaked_variance`` (CSR float32), and the table in ``obs``.
 
     See :func:`estimate_leakage` for the parameters.
     """
@@ -293,58 +292,18 @@ def _fit(
     if len(used) > MAX_GENES:
         used = np.sort(used[np.argsort(-partner[used], kind="stable")[:MAX_GENES]])
     y, p, r = observed[used], partner[used], own[used]
-    fraction, kept = _robust_fraction(y, total * p, total * r)
+    fraction, kept = robust_fraction(y, total * p, total * r)
     weights = np.array([fraction])
     shares = sources.sum(axis=1) / mass
     profiles = sources / sources.sum(axis=1, keepdims=True)
     if len(sources) > 1 and fraction > 0 and kept.sum() >= 5 * len(sources):
-        weights = _mixture(y[kept], total * profiles[:, used[kept]], total * r[kept], fraction * shares)
+        weights = mixture_weights(y[kept], total * profiles[:, used[kept]], total * r[kept], fraction * shares)
         profile = weights @ profiles
     else:
         profile = fraction * partner
-    expected = total * profile[used][kept]
-    information = expected.sum()
-    residual = (y[kept] - total * r[kept] - expected) / np.sqrt(np.maximum(expected + total * r[kept], 0.5))
-    spread = max(1.0, float(np.mean(residual**2)))
     fraction = float(profile.sum())
-    error = fraction * np.sqrt(spread / information) if information > 0 else float(np.sqrt(spread) / (total * p.sum()))
-    return _Fit(fraction, float(error), profile, sources.sum(axis=0), used[kept])
-
-
-def _robust_fraction(y: Floats, at_one: Floats, own: Floats) -> tuple[float, NDArray[np.bool_]]:
-    """Fraction f of ``y ~ own + f x at_one`` without the genes that stand out, and the genes that stayed."""
-    order = np.argsort(-at_one, kind="stable")[:50]
-    fraction = max(0.0, _weighted_median((y[order] - own[order]) / at_one[order], np.sqrt(at_one[order])))
-    kept = np.ones(len(y), dtype=bool)
-    for _ in range(20):
-        mean = own + fraction * at_one
-        residual = (y - mean) / np.sqrt(np.maximum(mean, 0.5))
-        scale = max(1.0, 1.4826 * float(np.median(np.abs(residual))))
-        now = np.abs(residual) <= OUTLIER * scale
-        if not now.any():
-            break
-        updated = max(0.0, float((y[now] - own[now]).sum() / at_one[now].sum()))
-        stop = bool((now == kept).all()) and abs(updated - fraction) <= 1e-9
-        fraction, kept = updated, now
-        if stop:
-            break
-    return fraction, kept
-
-
-def _weighted_median(values: Floats, weights: Floats) -> float:
-    order = np.argsort(values, kind="stable")
-    cumulated = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(cumulated, cumulated[-1] / 2)])
-
-
-def _mixture(y: Floats, at_one: Floats, own: Floats, prior: Floats) -> Floats:
-    """Non-negative weights of the partner's classes, each held near ``prior`` as by one observation of it."""
-    mean = np.maximum(own + prior @ at_one, 0.5)
-    scale = 1 / np.sqrt(mean)
-    rows = np.vstack([(at_one * scale).T, np.diag(1 / np.maximum(prior, 1e-12))])
-    response = np.concatenate([(y - own) * scale, np.ones(len(prior))])
-    weights, _ = optimize.nnls(rows, response)
-    return np.asarray(weights)
+    error = fraction_error(y[kept], total * p[kept], total * r[kept], fraction)
+    return _Fit(fraction, error, profile, sources.sum(axis=0), used[kept])
 
 
 def _common_error(
