@@ -64,6 +64,8 @@ class Expression:
     log2_error
         Units x genes: standard error of ``log2`` that is the same in all units of a gene, sign included (what leaked
         may be over- or underestimated in all samples alike); 0 where nothing leaked.
+    library
+        Per unit, the library size behind ``log2``.
     """
 
     log2: Floats
@@ -71,6 +73,7 @@ class Expression:
     abundance: Floats
     share_nonzero: Floats
     log2_error: Floats
+    library: Floats
 
 
 def measure_expression(
@@ -110,6 +113,7 @@ def measure_expression(
         abundance=np.log2(np.maximum(expected, 1e-9)),
         share_nonzero=(counts > 0).mean(axis=0),
         log2_error=error,
+        library=library,
     )
 
 

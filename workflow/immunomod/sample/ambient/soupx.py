@@ -19,6 +19,7 @@ from its cells in proportion to their counts of it, so sums are right and zeros 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -131,7 +132,7 @@ def _leak(target: Floats, sources: Floats, exclusive: NDArray[np.bool_]) -> _Lea
 
 def _by_sources(
     known: list[str], sums: Floats, cells: NDArray[np.int64], genes: dict[str, NDArray[np.bool_]]
-) -> dict[str, dict[str, object]]:
+) -> dict[str, dict[str, Any]]:
     """Contamination without empty droplets; see the module's docstring."""
     compartment = [COMPARTMENT_OF[kind] for kind in known]
     leaks: dict[tuple[int, str], _Leak | None] = {}
@@ -152,11 +153,11 @@ def _by_sources(
             parts = [leak.profile for (target, _), leak in leaks.items() if target == row and leak is not None]
             expected[row] = sums[row].sum() * np.sum(parts, axis=0) if parts else 0.0
     per_droplet = sums.sum(axis=1) / cells
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for row, kind in enumerate(known):
-        own = [leak for (target, source), leak in leaks.items() if target == row and source != "partner"]
+        of_own = [leak for (target, source), leak in leaks.items() if target == row and source != "partner"]
         partner = leaks.get((row, "partner"))
-        seen = [leak for leak in own if leak is not None]
+        seen = [leak for leak in of_own if leak is not None]
         parts = [*seen, *([partner] if partner is not None else [])]
         hidden = _hidden_molecules(row, known, compartment, leaks, per_droplet, cells)
         ambient = np.nan
@@ -212,10 +213,10 @@ def _hidden_molecules(
 
 def _by_soup(
     known: list[str], sums: Floats, soup: Floats, genes: dict[str, NDArray[np.bool_]]
-) -> dict[str, dict[str, object]]:
+) -> dict[str, dict[str, Any]]:
     """Contamination with the profile of empty droplets."""
     profile = soup / soup.sum()
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, dict[str, Any]] = {}
     partner_part = _partner_part(known, sums, soup, genes)
     for row, kind in enumerate(known):
         foreign = [other for other in COMPARTMENT_OF if other != kind]
@@ -283,7 +284,7 @@ def _corrected(
     group: NDArray[np.object_],
     known: list[str],
     sums: Floats,
-    found: dict[str, dict[str, object]],
+    found: dict[str, dict[str, Any]],
 ) -> sparse.csr_matrix:
     """Counts less what leaked: each gene of a kind loses the share of its counts that is expected to be foreign."""
     shares = np.zeros((len(known) + 1, counts.shape[1]), dtype=np.float32)
@@ -305,7 +306,7 @@ def _corrected(
 def _leaked_exclusive(
     known: list[str],
     sums: Floats,
-    found: dict[str, dict[str, object]],
+    found: dict[str, dict[str, Any]],
     genes: dict[str, NDArray[np.bool_]],
     compartment: str,
     partner: str,
