@@ -22,8 +22,16 @@ Bools = NDArray[np.bool_]
 
 #: The highest ranks have steep steps by chance; DropletUtils leaves out as many.
 _RANKS_LEFT_OUT = 50
-#: No droplet with fewer than this many times ``lower`` counts is kept untested: a library of empty droplets alone has a
-#: knee all the same, and one rich in ambient RNA has a second.
+# A gap parts cells from what lies below where, on the scale of log(total), droplets are at most this share as dense as
+# somewhere above. Density is counted within a factor either way; the densest window holds at least so many droplets.
+_GAP_SHARE = 0.25
+_GAP_WINDOW = 1.25
+_GAP_STEP = 0.05
+_MIN_ABOVE_GAP = 20
+#: Below so many times ``lower`` no gap is believed: debris leaves one just above ``lower``.
+_GAP_TIMES_LOWER = 5
+#: Without a gap no droplet with fewer than this many times ``lower`` counts is kept untested: a library of empty
+#: droplets alone has a knee all the same, and one rich in ambient RNA has a second.
 _RETAIN_TIMES_LOWER = 10
 # A matrix is unfiltered where at least so many droplets, and such a share, hold at most `lower` counts, and they are no
 # tail of small cells: they are very many, reach far down, or lie far below the largest droplets.
@@ -138,6 +146,26 @@ def rank_points(totals: Ints, lower: int) -> RankPoints:
     return RankPoints(float(distinct[left + int(np.argmax(above_line))]), inflection)
 
 
+def retained_from(totals: Ints, lower: int, knee: float) -> float:
+    """The total from which droplets are cells without a test.
+
+    Lun et al. retain droplets above the knee, and the test must find the rest. Where all cells are of one type, empty
+    droplets hold the same RNA as they do, and the test finds none of those below the knee, up to half of the cells. So
+    where a gap parts the cells from what lies below, they are retained down to it; else from the knee.
+    """
+    floor = float(_GAP_TIMES_LOWER * lower)
+    ascending = np.sort(totals[totals >= floor / _GAP_WINDOW])
+    if knee > floor and len(ascending):
+        total = np.exp(np.arange(np.log(floor), np.log(ascending[-1]) + _GAP_STEP, _GAP_STEP))
+        begin, end = np.searchsorted(ascending, [total / _GAP_WINDOW, total * _GAP_WINDOW])
+        density = end - begin
+        densest_above = np.maximum.accumulate(density[::-1])[::-1]
+        share = np.where(densest_above >= _MIN_ABOVE_GAP, density / np.maximum(densest_above, 1), 1.0)[total <= knee]
+        if share.min() <= _GAP_SHARE:
+            return float(np.round(total[int(np.argmin(share))]))
+    return float(np.fmax(knee, _RETAIN_TIMES_LOWER * lower))
+
+
 def holds_empty_droplets(totals: Ints, lower: int) -> bool:
     """Whether a matrix is unfiltered, from its droplets' totals.
 
@@ -234,7 +262,7 @@ def _run_emptydrops(counts: sparse.csr_matrix, totals: Ints, settings: CallingSe
         )
         return _leave_alone(totals, lower, note)
     points = rank_points(totals, lower)
-    retain = settings.retain or float(np.fmax(points.knee, _RETAIN_TIMES_LOWER * lower))
+    retain = settings.retain or retained_from(totals, lower, points.knee)
     retained = totals >= retain
     tested = (totals > lower) & ~retained
     n_retained, n_tested = int(retained.sum()), int(tested.sum())

@@ -72,8 +72,8 @@ def good_turing(counts: Ints) -> Floats:
     seen = (1 - unseen) * adjusted / float(adjusted @ n)
     shares: Floats = np.where(counts > 0, seen[place], unseen / max(n_unseen, 1))
     if n_unseen == 0:
-        return shares / shares.sum()
-    if unseen == 0:
+        shares /= shares.sum()
+    elif unseen == 0:
         shares = np.where(counts > 0, shares * (1 - 1 / total), 1 / total / n_unseen)
     return shares
 
@@ -270,7 +270,7 @@ class MonteCarlo:
         running = np.cumsum(self._first)
         before = np.concatenate([[0], running])[self._starts[:-1]]
         counted = running - np.repeat(before, np.diff(self._starts))
-        found = np.empty_like(counted)
+        found: Ints = np.empty_like(counted)
         found[self._order] = counted
         return found
 
