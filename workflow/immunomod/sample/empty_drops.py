@@ -1,7 +1,7 @@
 """The test of Lun et al. 2019 (doi:10.1186/s13059-019-1662-y): does a droplet's profile differ from the ambient one?
 
-There are packages that hold this test (``emptydrops``, ``cell-filter``), but they follow Cell Ranger's variant (the
-multinomial, candidates in a band of totals) and neither reports the ambient profile; what is needed here is little.
+The packages ``emptydrops`` (last release 2020) and ``cell-filter`` (0.1) follow Cell Ranger's variant, which tests only
+droplets in a band of totals; the method of the paper is short enough to stand here and be held against DropletUtils.
 
 The sums that the ambient model needs are kept as counts of counts: in how many empty droplets a gene has more than 0,
 more than 1, ... counts. As log Gamma(a + x) - log Gamma(a) is the sum of log(a + j) over j < x, the likelihood of any
