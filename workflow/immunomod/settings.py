@@ -229,12 +229,14 @@ def _resolve_sections(config: Mapping[str, Any], name: str, problems: list[Probl
     seed = config["seed"]
     read("geo", _read_geo)
     sample = read("qc", lambda qc: SampleSettings.from_config(qc, {}, seed)).as_dict()
+    calling = read("calling", lambda section: SampleSettings.from_config({}, {}, seed, calling=section)).as_dict()
     doublets = read("doublets", lambda section: SampleSettings.from_config({}, section, seed)).as_dict()
     atlas = read("atlas", AtlasSettings.from_config).as_dict()
     annotation = asdict(read("annotation", AnnotationSettings.from_config))
     return {
         "reading": asdict(read("reading", ReadingSettings.from_config)),
         "qc": sample["qc"],
+        "calling": calling["calling"],
         "doublets": doublets["doublets"],
         "atlas": {key: value for key, value in atlas.items() if key != "annotation"},
         "annotation": {"markers": config["annotation"]["markers"]} | annotation,

@@ -43,6 +43,7 @@ rule filter_cells:
     params:
         programs=RUN.config["programs"],
         qc=RUN.config["qc"],
+        calling=RUN.config["calling"],
         doublets=RUN.config["doublets"],
         seed=RUN.config["seed"],
     script:

@@ -73,6 +73,46 @@ class QcSettings:
 
 
 @dataclass(frozen=True)
+class CallingSettings:
+    """How droplets that hold a cell are told from empty ones (config section ``calling``).
+
+    Attributes
+    ----------
+    method
+        A name of :data:`immunomod.sample.cell_calling.REGISTRY`.
+    lower
+        A droplet with so many counts or fewer is empty: such droplets give the ambient profile. 100 as DropletUtils;
+        ambient RNA in plenty needs more.
+    fdr
+        Highest false discovery rate of a called cell, 0.1% as in the paper: tested droplets are many, cells few.
+    n_iterations
+        Monte Carlo draws of the ambient model.
+    retain
+        Droplets with so many counts are cells without a test; from the knee of the rank curve where it is absent.
+    """
+
+    method: str = "auto"
+    lower: int = 100
+    fdr: float = 0.001
+    n_iterations: int = 10_000
+    retain: float | None = None
+
+    def __post_init__(self) -> None:
+        require(1 <= self.lower <= 1000, "calling", "lower", self.lower, "from 1 to 1000")
+        require(0 < self.fdr < 1, "calling", "fdr", self.fdr, "between 0 and 1")
+        few, many = 1000, 1_000_000
+        is_right = few <= self.n_iterations <= many
+        require(is_right, "calling", "n_iterations", self.n_iterations, f"from {few} to {many}")
+        retain = self.retain
+        require(retain is None or retain > self.lower, "calling", "retain", retain, f"above lower ({self.lower})")
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> Self:
+        """Settings from the config's ``calling`` section."""
+        return cls(**read_values(cls, section, "calling"))
+
+
+@dataclass(frozen=True)
 class DoubletSettings:
     """How doublets are found (config section ``doublets``).
 
@@ -120,9 +160,17 @@ class SampleSettings:
     qc: QcSettings = field(default_factory=QcSettings)
     doublets: DoubletSettings = field(default_factory=DoubletSettings)
     seed: int = 1
+    calling: CallingSettings = field(default_factory=CallingSettings)
 
     @classmethod
-    def from_config(cls, qc: Mapping[str, Any], doublets: Mapping[str, Any], seed: int) -> Self:
+    def from_config(
+        cls,
+        qc: Mapping[str, Any],
+        doublets: Mapping[str, Any],
+        seed: int,
+        *,
+        calling: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Settings from the config's sections.
 
         Raises
@@ -130,14 +178,20 @@ class SampleSettings:
         UserError
             For an unknown key or a value out of range.
         """
-        return cls(QcSettings.from_config(qc), DoubletSettings.from_config(doublets), seed)
+        return cls(
+            qc=QcSettings.from_config(qc),
+            doublets=DoubletSettings.from_config(doublets),
+            seed=seed,
+            calling=CallingSettings.from_config(calling or {}),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for ``uns`` and provenance; absent values are left out."""
         plain = asdict(self)
-        plain["doublets"] = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in plain["doublets"].items()
-            if value is not None
-        }
+        for name in ("calling", "doublets"):
+            plain[name] = {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in plain[name].items()
+                if value is not None
+            }
         return plain
