@@ -13,6 +13,7 @@ import pandas as pd
 
 from immunomod.contrast.where import evaluate_where, is_level
 from immunomod.errors import Problem, StudyError, UserError, split_fix
+from immunomod.sample.states import REPLICATE_MEANS
 from immunomod.tables import Examined, examine_table
 
 MIN_REPLICATES = 2
@@ -118,11 +119,15 @@ class _Question:
             self._problem(
                 column,
                 f"the samples sheet has no column {name!r}",
-                f"add it there, or name one of {', '.join(self.samples.columns)}",
+                f"add it there, or name one of {', '.join(self._columns_for(column))}",
             )
             for column, name in named
-            if name not in self.samples
+            if name not in self.samples and not (column == "covariates" and name in REPLICATE_MEANS)
         ]
+
+    def _columns_for(self, column: str) -> list[str]:
+        """What a column of the contrasts may name: the sheet's columns; as covariates also measurements of cells."""
+        return [*map(str, self.samples.columns), *(REPLICATE_MEANS if column == "covariates" else ())]
 
     def _rows(self, dataset: str, faults: list[Problem]) -> pd.DataFrame:
         """Samples of a data set that pass the filter; what is wrong with either is added to ``faults``."""

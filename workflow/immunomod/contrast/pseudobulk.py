@@ -14,6 +14,8 @@ import pandas as pd
 from anndata import AnnData, read_h5ad
 from scipy import sparse
 
+from immunomod.sample.states import replicate_means
+
 UNIT = ["sample", "donor", "cell_class"]
 CLASS_COLUMNS = ["compartment", "lineage"]
 
@@ -35,7 +37,8 @@ def pseudobulk(samples: Iterable[str | Path | AnnData], cells: pd.DataFrame) -> 
     -------
     AnnData with one row per replicate and cell class, ordered by name. ``obs``: ``sample, donor, cell_class,
     compartment, lineage, n_cells`` and every text column of ``cells`` that is constant inside each replicate: the
-    sheet's columns (barcodes vary, and drop out; numbers are measurements of cells). ``X``: int64 sums (CSR), units x
+    sheet's columns (barcodes vary, and drop out; numbers are measurements of cells), and the means over its cells of
+    cell cycle and stress (:data:`immunomod.sample.states.REPLICATE_MEANS`). ``X``: int64 sums (CSR), units x
     gene symbols; features with the same symbol are added up, genes are the union over samples, and a gene that a
     sample's file does not list counts zero there. ``var["n_samples"]``: the number of samples that list the gene.
 
@@ -58,7 +61,9 @@ def pseudobulk(samples: Iterable[str | Path | AnnData], cells: pd.DataFrame) -> 
     units = pd.concat([part.units for part in parts], ignore_index=True)
     first = cells.groupby(UNIT, observed=True, sort=False)[carried].first()
     described = first.reindex(pd.MultiIndex.from_frame(units[UNIT])).reset_index(drop=True).apply(_text)
-    obs = pd.concat([units[UNIT], described, units["n_cells"]], axis=1)
+    means = replicate_means(cells, UNIT).drop(columns=carried, errors="ignore")
+    measured = means.reindex(pd.MultiIndex.from_frame(units[UNIT])).reset_index(drop=True)
+    obs = pd.concat([units[UNIT], described, measured, units["n_cells"]], axis=1)
     obs.index = pd.Index(["|".join(unit) for unit in units[UNIT].itertuples(index=False)])
     order = units.sort_values(UNIT, kind="stable").index.to_numpy()
     n_samples = np.sum([genes.isin(part.symbols) for part in parts], axis=0)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from immunomod.contrast.design import Contrast, Design, stratum_design
 from immunomod.contrast.where import evaluate_where, is_level
 from immunomod.errors import Problem, Severity
+from immunomod.sample.states import REPLICATE_MEANS
 from immunomod.settings import Run
 
 #: Cell classes that stand for a compartment, by the culture that holds them; a culture not named may hold any.
@@ -126,7 +128,11 @@ def _compare(
 
 
 def _replicates(rows: pd.DataFrame, donors: Mapping[str, Sequence[str]], n_cells: int) -> pd.DataFrame:
-    """One row per sample, donor and class that the sample's culture can hold, with as many cells as a test needs."""
+    """One row per sample, donor and class that the sample's culture can hold, with as many cells as a test needs.
+
+    What will be measured in the cells is not known yet: random numbers take its place, which use up as many degrees of
+    freedom and change together with nothing.
+    """
     no_culture = bool((rows["culture"] == "").all())
     records = [
         row.to_dict() | {"donor": donor, "cell_class": name, "compartment": name, "n_cells": n_cells}
@@ -134,7 +140,8 @@ def _replicates(rows: pd.DataFrame, donors: Mapping[str, Sequence[str]], n_cells
         for donor in ([row["donor"]] if row["donor"] else donors[row["sample"]])
         for name in ((ANY_CLASS,) if no_culture else CLASSES.get(row["culture"], CLASSES[""]))
     ]
-    return pd.DataFrame(records)
+    measured = np.random.default_rng(0).normal(size=(len(records), len(REPLICATE_MEANS)))
+    return pd.DataFrame(records).assign(**dict(zip(REPLICATE_MEANS, measured.T, strict=True)))
 
 
 def _untestable(contrast: Contrast, found: Iterable[Comparison], place: _Place, is_lenient: bool) -> list[Problem]:
@@ -194,7 +201,7 @@ def _idle_covariates(contrast: Contrast, dataset: str, rows: pd.DataFrame, place
             "take it out: it adjusts for nothing",
         )
         for name in contrast.covariates
-        if rows[name].nunique() == 1
+        if name in rows and rows[name].nunique() == 1
     ]
 
 

@@ -497,8 +497,14 @@ def _same_counts(libraries: Sequence[Library]) -> list[Problem]:
 
 
 def _are_twins(first: Library, second: Library) -> bool:
-    """Whether two rows read one matrix from two places; which of its cells they take may tell them apart."""
+    """Whether two rows read one matrix from two places; which of its cells they take may tell them apart.
+
+    Rows of two organisms take the genes and the cells of each from a mixed matrix (one of a single species is refused
+    by its genes).
+    """
     assert first.matrix is not None and second.matrix is not None
+    if first.organism != second.organism:
+        return False
     if first.row.barcodes or second.row.barcodes or first.row.cells_lane != second.row.cells_lane:
         return False
     if first.matrix.resolve() == second.matrix.resolve():
