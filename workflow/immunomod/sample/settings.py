@@ -114,15 +114,54 @@ class DoubletSettings:
 
 
 @dataclass(frozen=True)
+class DemultiplexSettings:
+    """How pooled cells are told apart by hashtags (config section ``demultiplexing``).
+
+    Attributes
+    ----------
+    method
+        A name of :data:`immunomod.sample.demultiplex.calls.REGISTRY`.
+    min_probability
+        A cell whose hashtag is less sure is set aside as if it had none: a cell less costs little, a cell of another
+        donor or condition dilutes the effect.
+    hashtags
+        Patterns of feature names that are hashtags though neither their name nor their type says so (``B025*``).
+    min_agreement
+        Where cells are named by hashtag and by genotype, a sample in which fewer agree gets a warning.
+    """
+
+    method: str = "mixture"
+    min_probability: float = 0.8
+    hashtags: tuple[str, ...] = ()
+    min_agreement: float = 0.9
+
+    def __post_init__(self) -> None:
+        for key in ("min_probability", "min_agreement"):
+            require(0 <= getattr(self, key) <= 1, "demultiplexing", key, getattr(self, key), "from 0 to 1")
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> Self:
+        """Settings from the config's ``demultiplexing`` section."""
+        return cls(**read_values(cls, section, "demultiplexing"))
+
+
+@dataclass(frozen=True)
 class SampleSettings:
     """Settings of one sample's way from counts to scores."""
 
     qc: QcSettings = field(default_factory=QcSettings)
     doublets: DoubletSettings = field(default_factory=DoubletSettings)
+    demultiplexing: DemultiplexSettings = field(default_factory=DemultiplexSettings)
     seed: int = 1
 
     @classmethod
-    def from_config(cls, qc: Mapping[str, Any], doublets: Mapping[str, Any], seed: int) -> Self:
+    def from_config(
+        cls,
+        qc: Mapping[str, Any],
+        doublets: Mapping[str, Any],
+        seed: int,
+        demultiplexing: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Settings from the config's sections.
 
         Raises
@@ -130,7 +169,12 @@ class SampleSettings:
         UserError
             For an unknown key or a value out of range.
         """
-        return cls(QcSettings.from_config(qc), DoubletSettings.from_config(doublets), seed)
+        return cls(
+            QcSettings.from_config(qc),
+            DoubletSettings.from_config(doublets),
+            DemultiplexSettings.from_config(demultiplexing or {}),
+            seed,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for ``uns`` and provenance; absent values are left out."""
@@ -140,4 +184,5 @@ class SampleSettings:
             for key, value in plain["doublets"].items()
             if value is not None
         }
+        plain["demultiplexing"]["hashtags"] = list(self.demultiplexing.hashtags)
         return plain
