@@ -190,7 +190,7 @@ def test_the_documented_defaults_are_the_real_ones(study, repository):
         if match := re.match(r"\| `([a-z_.]+)` \| `(.*?)` \|", line):
             documented[match[1]] = yaml.safe_load(match[2])
     resolved = study().config
-    sections = ("reading", "qc", "doublets", "atlas", "annotation", "contrast")
+    sections = ("reading", "qc", "doublets", "demultiplexing", "atlas", "annotation", "contrast")
     real = {f"{name}.{key}": value for name in sections for key, value in resolved[name].items()}
     real |= {key: resolved[key] for key in ("title", "seed", "atlases", "cells_tables")}
     real["geo.base_url"] = resolved["geo"]["base_url"]

@@ -44,6 +44,7 @@ rule filter_cells:
         programs=RUN.config["programs"],
         qc=RUN.config["qc"],
         doublets=RUN.config["doublets"],
+        demultiplexing=RUN.config["demultiplexing"],
         seed=RUN.config["seed"],
     script:
         "../scripts/filter_cells.py"

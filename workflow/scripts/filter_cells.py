@@ -13,7 +13,7 @@ with rule_job(snakemake):
     result = process_sample(
         read_h5ad(snakemake.input.counts),
         load_programs(params.programs),
-        SampleSettings.from_config(params.qc, params.doublets, params.seed),
+        SampleSettings.from_config(params.qc, params.doublets, params.seed, params.demultiplexing),
     )
     write_h5ad(result.filtered, snakemake.output.filtered)
     write_tsv(result.cells, snakemake.output.cells)

@@ -139,17 +139,35 @@ def locate_cells_table(pattern: str, manifest: pd.DataFrame) -> Path:
 
 
 @dataclass(frozen=True)
+class LibraryRows:
+    """A library's rows of a per-cell table.
+
+    ``rows``: ``barcode``, and ``donor``, ``label``, ``doublet`` where given, all str. ``unnamed``: rows without a
+    barcode. ``program``: which wrote the table, where it was recognised. ``is_numbered``: its donors are numbers of
+    clusters; ``clusters`` are those that the config does not name.
+    """
+
+    rows: pd.DataFrame
+    unnamed: int
+    program: str = ""
+    is_numbered: bool = False
+    clusters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class CellsJoin:
     """What a per-cell table says of each of a library's cells.
 
     ``cells``: one row per barcode, in their order; columns ``in_cells_table`` (bool), ``donor``, ``author_label``,
     ``author_doublet`` (str, empty where unknown; only those that the table has). ``decision`` says how they were
     matched. ``kept``: which of the library's cells stay, shape (cells,); all of them unless only listed ones do.
+    ``listed``: the library's rows of the table.
     """
 
     cells: pd.DataFrame
     decision: str
     kept: NDArray[np.bool_]
+    listed: LibraryRows
 
 
 def join_cells_table(
@@ -173,7 +191,8 @@ def join_cells_table(
     Raises
     ------
     UserError
-        For an absent column or lane, names of donors that the table does not hold, barcodes that match nothing, and every match that is not one to one.
+        For an absent column or lane, names of donors that the table does not hold, barcodes that match nothing, and
+        every match that is not one to one.
     """
     library = rows_of_library(path, columns, lane, sample, name)
     rows, unnamed = library.rows, library.unnamed
@@ -217,23 +236,7 @@ def join_cells_table(
     if columns.listed_only:
         parts.append(f"only listed cells kept: {(~found).sum():,} left out")
     kept = found if columns.listed_only else np.ones(len(barcodes), dtype=bool)
-    return CellsJoin(cells, "; ".join(parts), kept)
-
-
-@dataclass(frozen=True)
-class LibraryRows:
-    """A library's rows of a per-cell table.
-
-    ``rows``: ``barcode``, and ``donor``, ``label``, ``doublet`` where given, all str. ``unnamed``: rows without a
-    barcode. ``program``: which wrote the table, where it was recognised. ``is_numbered``: its donors are numbers of
-    clusters; ``clusters`` are those that the config does not name.
-    """
-
-    rows: pd.DataFrame
-    unnamed: int
-    program: str = ""
-    is_numbered: bool = False
-    clusters: tuple[str, ...] = ()
+    return CellsJoin(cells, "; ".join(parts), kept, library)
 
 
 def rows_of_library(path: Path, columns: CellsTableColumns, lane: str, sample: str, name: str = "") -> LibraryRows:

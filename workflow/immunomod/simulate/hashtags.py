@@ -78,7 +78,7 @@ def simulate_hashtags(pool: HashtagPool, seed: int, donors: Sequence[str] = ()) 
     capture = np.exp(random.normal(0, pool.capture_spread, n))[:, None]
     expected = capture * free * random.gamma(4.0, 0.25, (n, n_tags))
     for place in range(2):
-        expected[np.arange(n), cells[:, place]] += (capture[:, 0] * stain[:, place])
+        expected[np.arange(n), cells[:, place]] += capture[:, 0] * stain[:, place]
     names = [f"HTO{number + 1}" for number in range(n_tags)]
     barcodes = pd.Index([f"{number:08d}" for number in range(n)]).map(_as_bases)
     counts = pd.DataFrame(random.poisson(expected).astype(np.int32), index=barcodes, columns=names)

@@ -45,7 +45,7 @@ class HashtagCalls:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to call hashtags. ``run(counts, settings, seed)`` takes droplets x hashtags of one lane, each with counts."""
+    """A way to call hashtags. ``run(counts, settings, seed)`` takes droplets x hashtags of one lane, all with counts."""
 
     name: str
     citation: str
@@ -147,7 +147,9 @@ def call_hashtags(counts: pd.DataFrame, settings: DemultiplexSettings, seed: int
         For methods that draw; neither of the registry does.
     """
     if settings.method not in REGISTRY:
-        raise UserError(f"config: demultiplexing.method is {settings.method!r}; it must be one of {', '.join(REGISTRY)}.")
+        raise UserError(
+            f"config: demultiplexing.method is {settings.method!r}; it must be one of {', '.join(REGISTRY)}."
+        )
     notes = []
     absent = counts.isna().any(axis=1).to_numpy() if len(counts) else np.zeros(0, dtype=bool)
     if absent.any():
@@ -174,7 +176,7 @@ def call_hashtags(counts: pd.DataFrame, settings: DemultiplexSettings, seed: int
 
 
 def _doubts(calls: HashtagCalls, n_tags: int, unsure: NDArray[np.bool_]) -> list[str]:
-    notes = []
+    notes: list[str] = []
     if not np.isfinite(calls.probability).any():
         return notes
     if len(calls.status) < _FEW_CELLS:

@@ -85,8 +85,8 @@ def demultiplex(
     Parameters
     ----------
     counts
-        As :func:`immunomod.sample.read.read_sample` gives it: features that are no genes in ``obsm`` by kind; in ``obs``
-        the sheet's ``hashtags`` and ``donor``, and ``author_donor`` and ``author_doublet`` from a per-cell table.
+        As :func:`immunomod.sample.read.read_sample` gives it: features that are no genes in ``obsm`` by kind; in
+        ``obs`` the sheet's ``hashtags`` and ``donor``, and ``author_donor`` and ``author_doublet`` from a per-cell table.
     settings
         Method and limits.
     seed
@@ -110,7 +110,9 @@ def demultiplex(
     text = _constant(obs, "hashtags")
     if not text.strip():
         note = f"hashtags in the matrix ({', '.join(tags)}) and none in the sheet" if tags else ""
-        return Demultiplexed(None, nobody, no_calls(n, ""), None, _summary("", no_calls(n, ""), judged, 0, None), note, "")
+        return Demultiplexed(
+            None, nobody, no_calls(n, ""), None, _summary("", no_calls(n, ""), judged, 0, None), note, ""
+        )
     named, names = _named(text, features, tags, _constant(obs, "sample"))
     unmarked = [name for name in names.values() if name not in tags]
     pool = _pool(counts, [*tags, *unmarked])
@@ -190,12 +192,13 @@ def _is_author_doublet(obs: pd.DataFrame, values: Sequence[str]) -> NDArray[np.b
     if "author_doublet" not in obs:
         return np.zeros(len(obs), dtype=bool)
     words = {value.lower() for value in values}
-    return obs["author_doublet"].astype(str).str.lower().isin(words).to_numpy()
+    return obs["author_doublet"].astype(str).str.lower().isin(words).to_numpy(dtype=bool)
 
 
 def _named_by_both(donor: NDArray[np.object_], obs: pd.DataFrame, values: Sequence[str]) -> NDArray[np.bool_]:
     genotype = obs["author_donor"].astype(str).to_numpy()
-    return (donor != "") & (genotype != "") & ~_is_author_doublet(obs, values)
+    named: NDArray[np.bool_] = (donor != "") & (genotype != "") & ~_is_author_doublet(obs, values)
+    return named
 
 
 def _agreement(
@@ -209,7 +212,7 @@ def _agreement(
     genotype = obs["author_donor"].astype(str).to_numpy()
     table = pd.crosstab(pd.Series(by_hashtag[both], name="hashtag"), pd.Series(genotype[both], name="genotype"))
     pairs = pair_donors(table)
-    agreeing = sum(int(table.loc[mine, theirs]) for theirs, mine in pairs.items() if mine in table.index)
+    agreeing = int((pd.Series(genotype[both], dtype=object).map(pairs) == by_hashtag[both]).sum())
     genotype_doublets = judged & _is_author_doublet(obs, doublet_values)
     doublets = {
         "both": int((hashtag_doublets & genotype_doublets).sum()),

@@ -6,9 +6,9 @@ the singlets, and all parameters are found together by expectation maximisation.
 part of the model is what separates it from thresholds tag by tag: with two tags, half of all cells are above either
 threshold, and a cell above both is rare all the same.
 
-The background as a negative binomial and posterior probabilities follow demuxmix (Klein 2023, Bioinformatics 39:btad481,
-doi:10.1093/bioinformatics/btad481), the log-normal signal HashSolo (Bernstein et al. 2020, Cell Syst. 11:95,
-doi:10.1016/j.cels.2020.05.010).
+The background as a negative binomial and posterior probabilities follow demuxmix (Klein 2023, Bioinformatics
+39:btad481, doi:10.1093/bioinformatics/btad481), the log-normal signal HashSolo (Bernstein et al. 2020, Cell Syst.
+11:95, doi:10.1016/j.cels.2020.05.010).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Tag:
 
     def weights(self, carried: Floats) -> Floats:
         """Weight of each distinct count."""
-        return np.bincount(self.inverse, weights=carried, minlength=len(self.values))
+        return np.bincount(self.inverse, weights=carried, minlength=len(self.values)).astype(np.float64)
 
 
 def fit_mixture(counts: NDArray[np.integer]) -> MixtureFit:
@@ -195,7 +195,8 @@ def _negative_binomial(values: Floats, weights: Floats) -> tuple[float, float]:
 
 def _log_negative_binomial(values: Floats, mean: float, size: float) -> Floats:
     density: Floats = gammaln(values + size) - gammaln(size) - gammaln(values + 1)
-    return density + size * np.log(size / (size + mean)) + values * np.log(mean / (size + mean))
+    density += size * np.log(size / (size + mean)) + values * np.log(mean / (size + mean))
+    return density
 
 
 def _scaled(ratios: Floats, share: Floats) -> tuple[Floats, Floats]:

@@ -57,6 +57,14 @@ def sheet_donors(hashtags: str, donor: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found)) if all(found) else ()
 
 
+def without_donors(text: str) -> str:
+    """The hashtags of a field alone; as it stands where they cannot be read."""
+    try:
+        return ",".join(parse_hashtags(text))
+    except UserError:
+        return text
+
+
 def bare(name: str) -> str:
     """A name without case and separators."""
     return re.sub(r"[^a-z0-9]+", "", name.casefold())
@@ -82,8 +90,8 @@ def match_hashtags(wanted: Iterable[str], features: Mapping[str, Sequence[str]],
     """The matrix's name of each hashtag that the sheet names.
 
     A name is matched as it stands, else without case and separators, else as the beginning or the end of one name alone
-    (``HTO1`` of ``HTO1-ACCCACCAGTAAGAC``, ``Hashtag3`` of ``anti-human_Hashtag_3``; never of ``HTO10``). What is no hashtag by its name or
-    type may be one that the sheet names.
+    (``HTO1`` of ``HTO1-ACCCACCAGTAAGAC``, ``Hashtag3`` of ``anti-human_Hashtag_3``; never of ``HTO10``). What is no
+    hashtag by its name or type may be one that the sheet names.
 
     Raises
     ------
