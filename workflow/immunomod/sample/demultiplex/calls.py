@@ -45,7 +45,7 @@ class HashtagCalls:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to call hashtags. ``run(counts, settings, seed)`` takes droplets x hashtags of one lane, all with counts."""
+    """A way to call hashtags. ``run(counts, settings, seed)`` takes droplets x hashtags of a lane, all with counts."""
 
     name: str
     citation: str
@@ -70,7 +70,11 @@ def _run_mixture(counts: pd.DataFrame, _settings: DemultiplexSettings, _seed: in
 
 
 def _run_hashsolo(counts: pd.DataFrame, _settings: DemultiplexSettings, _seed: int) -> HashtagCalls:
-    """HashSolo through scanpy. Its default takes all but two tags for noise, which are none where there are two."""
+    """HashSolo through scanpy. Its default takes all but two tags for noise, which are none where there are two.
+
+    It ranks a droplet's tags, and equal counts in the order of the columns: they are put in the order of their names.
+    """
+    counts = counts[sorted(counts.columns)]
     n, n_tags = counts.shape
     if n_tags < 2:
         return no_calls(n, "hashsolo needs two hashtags with counts: set `demultiplexing: {method: mixture}`")
@@ -160,7 +164,7 @@ def call_hashtags(counts: pd.DataFrame, settings: DemultiplexSettings, seed: int
         notes.append(f"no count of {', '.join(empty)}")
     if not with_counts.any() or len(whole) == 0:
         what = "no droplet" if len(whole) == 0 else "no hashtag has a count"
-        return no_calls(len(whole), f"hashtags not called: {what}")
+        return no_calls(len(whole), "; ".join([f"hashtags not called: {what}", *notes]))
     # A droplet without a count says nothing of the background either: it is left out of the fit.
     is_counted = (whole.sum(axis=1) > 0).to_numpy()
     calls = REGISTRY[settings.method].run(whole.loc[is_counted, with_counts], settings, seed)

@@ -86,7 +86,7 @@ def demultiplex(
     ----------
     counts
         As :func:`immunomod.sample.read.read_sample` gives it: features that are no genes in ``obsm`` by kind; in
-        ``obs`` the sheet's ``hashtags`` and ``donor``, and ``author_donor`` and ``author_doublet`` from a per-cell table.
+        ``obs`` the sheet's ``hashtags`` and ``donor``, and a per-cell table's ``author_donor`` and ``author_doublet``.
     settings
         Method and limits.
     seed
