@@ -31,6 +31,9 @@ class HashtagPool:
         The same for what a droplet catches of a tag that is not its cell's.
     cell_spread, capture_spread
         Standard deviation of log staining between cells, and of log capture between droplets.
+    stain_shape
+        Distribution of staining between cells: ``lognormal``, or ``gamma`` of the same variance of logs (nearly), which
+        has a longer tail of weakly stained cells.
     doublets, unstained
         Share of droplets with two cells (of any tags), and of cells without a stain.
     large_cells, large_size
@@ -49,6 +52,7 @@ class HashtagPool:
     unstained: float = 0.04
     large_cells: float = 0.0
     large_size: float = 6.0
+    stain_shape: str = "lognormal"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,11 @@ def simulate_hashtags(pool: HashtagPool, seed: int, donors: Sequence[str] = ()) 
     is_there = np.column_stack([np.ones(n, dtype=bool), is_doublet])
     is_stained = is_there & (random.random((n, 2)) >= pool.unstained)
     size = np.where(random.random((n, 2)) < pool.large_cells, pool.large_size, 1.0)
-    stain = of_tag[cells] * size * np.exp(random.normal(0, pool.cell_spread, (n, 2))) * is_stained
+    if pool.stain_shape == "gamma":
+        between = random.gamma(1 / pool.cell_spread**2, pool.cell_spread**2, (n, 2))
+    else:
+        between = np.exp(random.normal(0, pool.cell_spread, (n, 2)))
+    stain = of_tag[cells] * size * between * is_stained
     capture = np.exp(random.normal(0, pool.capture_spread, n))[:, None]
     expected = capture * free * random.gamma(4.0, 0.25, (n, n_tags))
     for place in range(2):

@@ -181,10 +181,10 @@ def call_hashtags(counts: pd.DataFrame, settings: DemultiplexSettings, seed: int
 
 def _doubts(calls: HashtagCalls, n_tags: int, unsure: NDArray[np.bool_]) -> list[str]:
     notes: list[str] = []
-    if not np.isfinite(calls.probability).any():
-        return notes
     if len(calls.status) < _FEW_CELLS:
         notes.append(f"hashtags called on {len(calls.status)} droplets alone")
+    if not np.isfinite(calls.probability).any():
+        return notes
     if n_tags == 1:
         notes.append("one hashtag: doublets cannot be seen")
     if calls.probability.mean() < _SURE_MEAN:

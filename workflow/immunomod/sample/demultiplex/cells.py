@@ -219,7 +219,7 @@ def _agreement(
         "hashtag": int((hashtag_doublets & ~genotype_doublets).sum()),
         "genotype": int((genotype_doublets & ~hashtag_doublets).sum()),
     }
-    return Agreement(table, pairs, agreeing / both.sum() if both.any() else float("nan"), doublets)
+    return Agreement(table, pairs, agreeing / int(both.sum()) if both.any() else float("nan"), doublets)
 
 
 def pair_donors(table: pd.DataFrame) -> dict[str, str]:
@@ -237,13 +237,16 @@ def _summary(
     method: str, calls: HashtagCalls, judged: NDArray[np.bool_], n_tags: int, agreement: Agreement | None
 ) -> dict[str, Any]:
     """Columns of ``qc.tsv``; the same for every sample."""
-    of = {status: float(np.mean(calls.status[judged] == status)) for status in (SINGLET, DOUBLET, NEGATIVE)}
-    is_called = bool(method) and judged.any()
+    is_called = bool(method) and bool(judged.any())
+    of = {
+        status: float(np.mean(calls.status[judged] == status)) if is_called else np.nan
+        for status in (SINGLET, DOUBLET, NEGATIVE)
+    }
     doublets = agreement.doublets if agreement else {}
     return {
         "hashtag_method": method,
         "n_hashtags": n_tags,
-        **{f"hashtag_{status}_rate": of[status] if is_called else np.nan for status in of},
+        **{f"hashtag_{status}_rate": rate for status, rate in of.items()},
         "hashtag_genotype_cells": agreement.n_cells if agreement else 0,
         "hashtag_genotype_agreement": agreement.share if agreement else np.nan,
         **{f"doublets_by_{who}": doublets.get(who, np.nan) for who in ("both", "hashtag", "genotype")},
