@@ -6,8 +6,9 @@ lowest value over lanes.
 
 Truth is known as genotypes would tell it: *singlet_recall*, the share of stained singlets that are called with their
 own tag; *singlet_precision*, the share of called singlets that are; *doublet_recall* and *doublet_precision* of
-droplets with two tags; *negative_recall* of unstained cells. Singlets must be as sure as the settings ask, of either method.
-Staining is drawn log-normal between cells, as the default method supposes; ``gamma staining`` draws it otherwise.
+droplets with two tags; *negative_recall* of unstained cells. Singlets of either method are as sure as the
+settings ask. Staining is drawn log-normal between cells, as the default method supposes; ``gamma staining`` draws
+it otherwise.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, read_h5ad
 
 from immunomod.errors import UserError
 from immunomod.sample.demultiplex.cells import REASONS, Demultiplexed, demultiplex, pair_donors
@@ -146,6 +146,32 @@ def test_names_that_the_matrix_lacks_are_a_mistake_of_the_sheet(lane):
     words = r"samples\.tsv, sample S1: column hashtags: 'HTO9' is no hashtag of the matrix.*HTO1, HTO2, HTO3, HTO4"
     with pytest.raises(UserError, match=words):
         demultiplex(library(lane, "HTO9=D1"), SETTINGS, 1)
+
+
+def test_from_files_to_donors(put, sheet_row, manifest_of):
+    """A dense table with hashtags among its genes and vireo's calls, read, written, and read back by the next rule."""
+    from immunomod.files import write_h5ad
+    from immunomod.sample.read import read_sample
+
+    pool = simulate_hashtags(HashtagPool(n_droplets=300, shares=(1, 1, 1)), 5)
+    genes = pd.DataFrame(np.random.default_rng(1).poisson(2, (300, 4)) + 1, pool.counts.index)
+    table = pd.concat([genes.set_axis(["ACTB", "GAPDH", "CD3D", "B2M"], axis=1), pool.counts], axis=1).T
+    matrix = put("lane.csv.gz", table.to_csv())
+    clusters = pool.truth["donor"].map({"D1": "donor1", "D2": "donor2", "D3": "donor0", "": "doublet"})
+    calls = pd.DataFrame({"cell": clusters.index, "donor_id": clusters.to_numpy(), "prob_max": "0.99"})
+    vireo = put("donor_ids.tsv", calls.to_csv(sep="\t", index=False))
+    row = sheet_row(hashtags="hto-1=D1,HTO2=D2", donor="", cells="donor_ids.tsv")
+    counts, ledger = read_sample(row, manifest_of([matrix], [vireo]))
+    assert "donors are clusters (donor0, donor1, donor2)" in " ".join(ledger["decision"])
+    write_h5ad(counts, matrix.parent / "counts.h5ad")
+    found = demultiplex(read_h5ad(matrix.parent / "counts.h5ad"), SETTINGS, 1)
+    own = found.reason == ""
+    truth = pool.truth.loc[counts.obs["barcode"]]
+    alone = own & (truth["genotype"] == "singlet").to_numpy()  # with one of two cells unstained only the table tells
+    assert alone.sum() > 150 and (found.donor[alone] == truth["donor"].to_numpy()[alone]).all()
+    assert found.agreement.share > 0.97
+    assert found.agreement.pairs["donor1 (donor_ids.tsv)"] == "D1"
+    assert (found.reason == "other_hashtag").sum() > 60
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 20])
