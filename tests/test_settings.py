@@ -192,7 +192,9 @@ def test_the_documented_defaults_are_the_real_ones(study, repository):
         if match := re.match(r"\| `([a-z_.]+)` \| `(.*?)` \|", line):
             documented[match[1]] = yaml.safe_load(match[2])
     resolved = study().config
-    sections = ("reading", "qc", "calling", "doublets", "atlas", "annotation", "contrast")
+    sections = (
+        "reading", "qc", "calling", "ambient", "doublets", "demultiplexing", "atlas", "annotation", "contrast",
+    )  # fmt: skip
     real = {f"{name}.{key}": value for name in sections for key, value in resolved[name].items()}
     real |= {key: resolved[key] for key in ("title", "seed", "atlases", "cells_tables")}
     real["geo.base_url"] = resolved["geo"]["base_url"]

@@ -153,7 +153,7 @@ def _suspect(
     rise = np.where(more, raw[0] - raw[1], raw[1] - raw[0])
     left = np.where(more, raw[0] - most[0] - (raw[1] - leaked[1]), raw[1] - most[1] - (raw[0] - leaked[0]))
     explained = (rise > RISE * np.minimum(*raw)) & (left <= 0)
-    suspect = explained.astype(object)
+    suspect: NDArray[np.object_] = explained.astype(object)
     suspect[expected.sum(axis=0) < 0.5] = None
     return suspect
 

@@ -196,30 +196,3 @@ class Verdict:
 
     verdict: Literal["pass", "warn", "fail"]
     reason: str
-
-
-_FEW_CELLS = 50
-_MOST_REMOVED = 0.5
-
-
-def verdict(
-    cells_before: int,
-    cells_after: int,
-    median_genes: float,
-    found: Sequence[Limit],
-    doublet_warning: str,
-    notes: list[str],
-) -> Verdict:
-    """Judge a sample: it fails without a cell, and warns where what is left is little or looks wrong."""
-    reasons = []
-    if cells_after == 0:
-        return Verdict("fail", "; ".join(["no cell passes", *notes]))
-    if cells_after < _FEW_CELLS:
-        reasons.append(f"only {cells_after} cells pass")
-    if cells_after < (1 - _MOST_REMOVED) * cells_before:
-        reasons.append(f"{100 * (1 - cells_after / cells_before):.0f}% of the droplets were removed")
-    if median_genes < 2 * next(limit.value for limit in found if limit.filter == "low_genes"):
-        reasons.append(f"shallow: {median_genes:.0f} genes in the median cell, close to the lower limit")
-    if doublet_warning:
-        reasons.append(doublet_warning)
-    return Verdict("warn" if reasons else "pass", "; ".join([*reasons, *notes]))

@@ -56,7 +56,8 @@ def read_sample(
     counts
         cells x genes, ``X`` CSR int32, without barcodes that have no count; ``obs_names`` are ``<sample>:<barcode>``;
         ``obs`` holds ``barcode``, every sheet column, and from a per-cell table ``in_cells_table`` (bool),
-        ``author_label``, ``author_doublet`` and the donor, which overrides the sheet's. ``var`` (index: gene id, or
+        ``author_label``, ``author_doublet`` and the donor, which overrides the sheet's (and stands in ``author_donor``,
+        too, where the sheet names hashtags). ``var`` (index: gene id, or
         symbol where there is none): ``gene_id``, ``gene_symbol`` (current), ``gene_symbol_given``. ``obsm``: a data
         frame per kind of feature that is no gene (``antibody_capture``, ``hashtags``, ...). Where two species are in
         the matrix, ``obs["other_species_counts"]`` (int) and ``obs["other_species_fraction"]`` (share of the droplet's
@@ -103,7 +104,8 @@ def read_sample(
         served[one.file.path] = f"{', '.join(frames)}; {note}"
     join = None
     if cells_path is not None:
-        join = join_cells_table(barcodes, cells_path, columns, _value(row, "cells_lane"), sample)
+        named = _value(row, "cells")
+        join = join_cells_table(barcodes, cells_path, columns, _value(row, "cells_lane"), sample, named)
     kept, notes = _cells_to_keep(genes, join)
     counts = _assemble(row, barcodes, genes, others, join, kept)
     if 0 in counts.shape:
@@ -181,6 +183,8 @@ def _assemble(
         for column in join.cells.columns:
             values = join.cells[column].to_numpy()[kept]
             obs[column] = values if values.dtype == bool else pd.Categorical(values)
+        if "donor" in join.cells and _value(row, "hashtags"):
+            obs["author_donor"] = obs["donor"]
     if genes.other_species_counts is not None:
         other = genes.other_species_counts[kept]
         own = np.asarray(genes.matrix.sum(axis=1), dtype=np.int64).ravel()[kept]

@@ -208,44 +208,77 @@ class AmbientSettings:
 
 
 @dataclass(frozen=True)
-class SampleSettings:
-    """Settings of one sample's way from counts to scores."""
+class DemultiplexSettings:
+    """How pooled cells are told apart by hashtags (config section ``demultiplexing``).
 
-    qc: QcSettings = field(default_factory=QcSettings)
-    doublets: DoubletSettings = field(default_factory=DoubletSettings)
-    seed: int = 1
-    calling: CallingSettings = field(default_factory=CallingSettings)
+    Attributes
+    ----------
+    method
+        A name of :data:`immunomod.sample.demultiplex.calls.REGISTRY`.
+    min_probability
+        A cell whose hashtag is less sure is set aside as if it had none: a cell less costs little, a cell of another
+        donor or condition dilutes the effect.
+    hashtags
+        Patterns of feature names that are hashtags though neither their name nor their type says so (``B025*``).
+    min_agreement
+        Where cells are named by hashtag and by genotype, a sample in which fewer agree gets a warning.
+    """
+
+    method: str = "mixture"
+    min_probability: float = 0.8
+    hashtags: tuple[str, ...] = ()
+    min_agreement: float = 0.9
+
+    def __post_init__(self) -> None:
+        for key in ("min_probability", "min_agreement"):
+            require(0 <= getattr(self, key) <= 1, "demultiplexing", key, getattr(self, key), "from 0 to 1")
 
     @classmethod
-    def from_config(
-        cls,
-        qc: Mapping[str, Any],
-        doublets: Mapping[str, Any],
-        seed: int,
-        *,
-        calling: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Settings from the config's sections.
+    def from_config(cls, section: Mapping[str, Any]) -> Self:
+        """Settings from the config's ``demultiplexing`` section."""
+        return cls(**read_values(cls, section, "demultiplexing"))
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Settings of one sample's way from counts to scores: a section of the config each, and the seed."""
+
+    qc: QcSettings = field(default_factory=QcSettings)
+    calling: CallingSettings = field(default_factory=CallingSettings)
+    demultiplexing: DemultiplexSettings = field(default_factory=DemultiplexSettings)
+    doublets: DoubletSettings = field(default_factory=DoubletSettings)
+    ambient: AmbientSettings = field(default_factory=AmbientSettings)
+    seed: int = 1
+
+    @classmethod
+    def from_config(cls, sections: Mapping[str, Mapping[str, Any]], seed: int) -> Self:
+        """Settings from the config's sections (:data:`SECTIONS`), of which any may be absent.
 
         Raises
         ------
         UserError
             For an unknown key or a value out of range.
         """
-        return cls(
-            qc=QcSettings.from_config(qc),
-            doublets=DoubletSettings.from_config(doublets),
-            seed=seed,
-            calling=CallingSettings.from_config(calling or {}),
-        )
+        read = {name: SECTIONS[name].from_config(section) for name, section in sections.items()}
+        return cls(**read, seed=seed)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for ``uns`` and provenance; absent values are left out."""
         plain = asdict(self)
-        for name in ("calling", "doublets"):
+        for name in SECTIONS:
             plain[name] = {
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in plain[name].items()
                 if value is not None
             }
         return plain
+
+
+#: The sections of the config that the sample floor reads.
+SECTIONS: dict[str, type[Any]] = {
+    "qc": QcSettings,
+    "calling": CallingSettings,
+    "demultiplexing": DemultiplexSettings,
+    "doublets": DoubletSettings,
+    "ambient": AmbientSettings,
+}

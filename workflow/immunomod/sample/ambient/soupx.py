@@ -150,8 +150,8 @@ def _by_sources(
                 if other != row and compartment[other] == compartment[row]:
                     leaks[row, known[other]] = _leak(sums[row], cleared[[other]], genes[known[other]])
         for row in range(len(known)):
-            parts = [leak.profile for (target, _), leak in leaks.items() if target == row and leak is not None]
-            expected[row] = sums[row].sum() * np.sum(parts, axis=0) if parts else 0.0
+            profiles = [leak.profile for (target, _), leak in leaks.items() if target == row and leak is not None]
+            expected[row] = sums[row].sum() * np.sum(profiles, axis=0) if profiles else 0.0
     per_droplet = sums.sum(axis=1) / cells
     found: dict[str, dict[str, Any]] = {}
     for row, kind in enumerate(known):
