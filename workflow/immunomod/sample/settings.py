@@ -157,6 +157,12 @@ class DoubletSettings:
         simulated doublets that pass the same threshold; in a library of one cell type the threshold lies in noise and
         it comes out at 0.4 to 2.3, where real mixtures give 0.02 to 0.06. Above this value (or three times the expected
         rate) the calls are marked but kept, and the sample gets a warning.
+    partner
+        Whether droplets of an MSC and an immune cell are looked for in a library that holds both
+        (:func:`immunomod.sample.doublets.partner_doublets`).
+    partner_max_fdr, partner_min_share
+        Limits of such a call: the false discovery rate, and the share of the droplet's RNA that must come from each
+        side beyond what leaks. A lymphocyte holds a tenth of the RNA of an MSC, or less.
     """
 
     method: str = "scrublet"
@@ -164,11 +170,18 @@ class DoubletSettings:
     expected_rate: float | None = None
     author_values: tuple[str, ...] = ("doublet", "multiplet", "dbl")
     max_rate: float = 0.25
+    partner: bool = True
+    partner_max_fdr: float = 0.001
+    partner_min_share: float = 0.05
 
     def __post_init__(self) -> None:
+        from immunomod.sample.doublets import REGISTRY
+
+        require(self.method in REGISTRY, "doublets", "method", self.method, f"one of {', '.join(REGISTRY)}")
         rate = self.expected_rate
         require(rate is None or 0 < rate < 0.5, "doublets", "expected_rate", rate, "between 0 and 0.5")
-        require(0 <= self.max_rate <= 1, "doublets", "max_rate", self.max_rate, "from 0 to 1")
+        for key in ("max_rate", "partner_max_fdr", "partner_min_share"):
+            require(0 <= getattr(self, key) <= 1, "doublets", key, getattr(self, key), "from 0 to 1")
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> Self:

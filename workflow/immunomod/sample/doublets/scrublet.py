@@ -1,0 +1,235 @@
+"""Scrublet: how many of a cell's nearest neighbours are doublets made of the library's own cells.
+
+Wolock, Lopez & Klein 2019 (doi:10.1016/j.cels.2018.11.005): counts are normalised by their total, variable genes
+standardised, and pairs of cells added up to simulated doublets; in the principal components of the observed cells, the
+share of simulated doublets among a cell's neighbours gives the probability that it is one. The threshold is the
+minimum between the two modes of the simulated doublets' own scores.
+
+No standardised matrix is ever held: components come from the sparse matrix (centring is implicit), and simulated
+doublets are made, projected and dropped in blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from immunomod.sample.doublets.calls import MIN_CELLS, DoubletCalls, no_calls, too_few_cells
+from immunomod.sample.doublets.pairs import simulated_pairs
+
+SIMULATED_PER_CELL = 2
+N_COMPONENTS = 30
+#: The score needs a prior of at least half a percent to spread; the order of cells does not depend on it.
+MIN_PRIOR = 0.005
+_PRIOR_DEVIATION = 0.02
+#: Simulated doublets that are scored for the threshold; their distribution does not change with more.
+_MAX_SCORED_SIMULATED = 10_000
+_ROWS_AT_ONCE = 2048
+_QUERIES_AT_ONCE = 64
+_SAMPLED_DISTANCES = 8
+_MIN_CELLS_WITH_GENE = 3
+_MEAN_BINS = 20
+_MEAN_RANGE = (0.0125, 3.0)
+_MIN_DISPERSION = 0.5
+_HISTOGRAM_BINS = 256
+_MAX_SMOOTHINGS = 10_000
+
+
+def run(counts: sparse.csr_matrix, expected_rate: float, seed: int) -> DoubletCalls:
+    """Score and call the doublets of one library.
+
+    Parameters
+    ----------
+    counts
+        cells x genes, raw counts (CSR). A cell without counts is not judged.
+    expected_rate
+        Prior share of doublets: it scales the scores and does not change their order or the calls.
+    seed
+        Which cells make up the simulated doublets.
+    """
+    n_cells = counts.shape[0]
+    totals = _totals(counts)
+    judged = totals > 0
+    if judged.sum() < MIN_CELLS:
+        return too_few_cells(n_cells)
+    genes = variable_genes(counts, totals)
+    if len(genes) < 2:
+        return no_calls(n_cells, "doublets not called: no gene varies between the cells")
+    observed, simulated = _embed(counts[:, genes][judged], totals[judged], seed)
+    score_observed, score_simulated = _scores(observed, simulated, max(expected_rate, MIN_PRIOR))
+    score = np.full(n_cells, np.nan)
+    score[judged] = score_observed
+    threshold = minimum_between_modes(score_simulated)
+    if threshold is None:
+        nothing = np.zeros(n_cells, dtype=bool)
+        return DoubletCalls(
+            score, nothing, np.nan, np.nan, "doublets scored, not called: no threshold between two modes"
+        )
+    predicted = judged & (np.nan_to_num(score, nan=-np.inf) > threshold)
+    return DoubletCalls(score, predicted, threshold, float(np.mean(score_simulated > threshold)), "")
+
+
+def _scaled(counts: sparse.csr_matrix, totals: NDArray[np.float64], target: float) -> sparse.csr_matrix:
+    """Counts times ``target`` over the cell's total."""
+    data = counts.data * np.repeat(target / totals, np.diff(counts.indptr))
+    return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
+
+
+def _totals(counts: sparse.csr_matrix) -> NDArray[np.float64]:
+    # a vector of the matrix's own type: a sum over the matrix would copy it in a wider one
+    return np.asarray(counts @ np.ones(counts.shape[1], dtype=counts.dtype), dtype=np.float64)
+
+
+def variable_genes(counts: sparse.csr_matrix, totals: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of the variable genes of a library; ``totals``: counts of each cell.
+
+    Dispersion (variance over mean of counts scaled to the median total) standardised within 20 bins of mean, as
+    Satija et al. 2015 (doi:10.1038/nbt.3192) and, with these limits, ``scanpy.pp.highly_variable_genes`` choose them;
+    one pass over blocks of rows. Genes in fewer than three cells are left out first.
+    """
+    n_cells, n_genes = counts.shape
+    target = float(np.median(totals[totals > 0]))
+    total, squares, detected = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes, dtype=np.int64)
+    for start in range(0, n_cells, _ROWS_AT_ONCE):
+        block = counts[start : start + _ROWS_AT_ONCE]
+        values = _scaled(block, np.maximum(totals[start : start + _ROWS_AT_ONCE], 1.0), target).data
+        total += np.bincount(block.indices, weights=values, minlength=n_genes)
+        squares += np.bincount(block.indices, weights=values**2, minlength=n_genes)
+        detected += np.bincount(block.indices, minlength=n_genes)
+    mean = total / n_cells
+    variance = (squares / n_cells - mean**2) * (n_cells / (n_cells - 1))
+    candidates = np.flatnonzero((detected >= _MIN_CELLS_WITH_GENE) & (variance > 1e-9 * mean**2))
+    if not len(candidates):
+        return candidates
+    log_mean = np.log1p(mean[candidates])
+    dispersion = np.log(variance[candidates] / mean[candidates])
+    standardised = _standardised_in_bins(dispersion, log_mean)
+    low, high = _MEAN_RANGE
+    variable: NDArray[np.int64] = candidates[(log_mean > low) & (log_mean < high) & (standardised > _MIN_DISPERSION)]
+    return variable
+
+
+def _standardised_in_bins(dispersion: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Dispersions less their bin's mean over its standard deviation; 1 for a gene alone in its bin, as in Seurat."""
+    edges = np.linspace(mean.min(), mean.max(), _MEAN_BINS + 1)
+    in_bin = np.clip(np.searchsorted(edges, mean, side="left") - 1, 0, _MEAN_BINS - 1)
+    size = np.bincount(in_bin, minlength=_MEAN_BINS)
+    centre = np.bincount(in_bin, weights=dispersion, minlength=_MEAN_BINS) / np.maximum(size, 1)
+    off = dispersion - centre[in_bin]
+    spread = np.sqrt(np.bincount(in_bin, weights=off**2, minlength=_MEAN_BINS) / np.maximum(size - 1, 1))
+    standardised = np.divide(off, spread[in_bin], out=np.zeros_like(off), where=spread[in_bin] > 0)
+    return np.where(size[in_bin] == 1, 1.0, standardised)
+
+
+def _embed(
+    counts: sparse.csr_matrix, totals: NDArray[np.float64], seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Observed cells and simulated doublets in the components of the observed cells (points x components)."""
+    from immunomod.atlas.reduce import principal_components
+
+    target = float(np.median(totals))
+    normalised = _scaled(counts, totals, target)
+    mean = np.asarray(normalised.mean(axis=0)).ravel()
+    squares = np.bincount(normalised.indices, weights=normalised.data**2, minlength=counts.shape[1]) / counts.shape[0]
+    deviation = np.sqrt(np.maximum(squares - mean**2, 0))
+    scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    normalised.data *= scale[normalised.indices]
+    components = principal_components(normalised, N_COMPONENTS)
+    projection = components.loadings * scale[:, None]
+    origin = mean @ projection
+
+    first, second = simulated_pairs(counts.shape[0], SIMULATED_PER_CELL * counts.shape[0], seed)
+    simulated = np.empty((len(first), projection.shape[1]), dtype=np.float32)
+    for start in range(0, len(first), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        doublets = _scaled(
+            counts[first[part]] + counts[second[part]], totals[first[part]] + totals[second[part]], target
+        )
+        simulated[part] = doublets @ projection - origin
+    return components.scores, simulated
+
+
+def _scores(
+    observed: NDArray[np.float32], simulated: NDArray[np.float32], prior: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scrublet's score of the observed cells and of (at most 10,000 of) the simulated doublets."""
+    n_observed, n_simulated = len(observed), len(simulated)
+    ratio = n_simulated / n_observed
+    n_neighbors = min(round(0.5 * np.sqrt(n_observed) * (1 + ratio)), n_observed + n_simulated - 1)
+    n_scored = n_observed + min(n_simulated, _MAX_SCORED_SIMULATED)
+    among = simulated_neighbors(np.vstack([observed, simulated]), n_observed, n_scored, n_neighbors)
+    score = doublet_probability(among, n_neighbors, ratio, prior)
+    return score[:n_observed], score[n_observed:]
+
+
+def simulated_neighbors(
+    points: NDArray[np.float32], n_observed: int, n_scored: int, n_neighbors: int
+) -> NDArray[np.int64]:
+    """How many of the nearest neighbours of the first ``n_scored`` points, themselves left out, are simulated.
+
+    Exact Euclidean neighbours of ``points`` (points x components), of which the first ``n_observed`` are cells. Only
+    counts are wanted, in no order: a matrix product and a partial sort of the few points that a sample of the distances
+    leaves in question take a third of the time of a flat faiss index.
+    """
+    n_points = len(points)
+    # Subtracting the mean keeps float32 products accurate; |x|^2 - 2qx orders points as the distance to q does.
+    centred = points - points[:n_observed].mean(axis=0)
+    norms = np.einsum("ij,ij->i", centred, centred, dtype=np.float64).astype(np.float32)
+    by_point = np.ascontiguousarray(np.vstack([-2 * centred.T, norms]))
+    queries = np.hstack([centred, np.ones((n_points, 1), dtype=np.float32)])
+    in_sample = n_neighbors / _SAMPLED_DISTANCES
+    bound_rank = min(int(in_sample + 4 * np.sqrt(in_sample)) + 1, -(-n_points // _SAMPLED_DISTANCES) - 1)
+    among = np.empty(n_scored, dtype=np.int64)
+    for start in range(0, n_scored, _QUERIES_AT_ONCE):
+        rows = np.arange(start, min(start + _QUERIES_AT_ONCE, n_scored))
+        distances = queries[rows] @ by_point
+        distances[np.arange(len(rows)), rows] = np.inf
+        bounds = np.partition(distances[:, ::_SAMPLED_DISTANCES], bound_rank, axis=1)[:, bound_rank]
+        for row, distance, bound in zip(rows, distances, bounds, strict=True):
+            near = np.flatnonzero(distance <= bound)
+            if len(near) < n_neighbors:  # the sample missed: a few points in a hundred thousand
+                near = np.arange(n_points)
+            nearest = near[np.argpartition(distance[near], n_neighbors - 1)[:n_neighbors]]
+            among[row] = np.count_nonzero(nearest >= n_observed)
+    return among
+
+
+def doublet_probability(
+    simulated_neighbors: NDArray[np.int64], n_neighbors: int, ratio: float, prior: float
+) -> NDArray[np.float64]:
+    """Probability of a doublet from the number of simulated ones among the neighbours (Wolock et al. 2019, eq. 1).
+
+    ``ratio``: simulated doublets per observed cell; ``prior``: expected share of doublets.
+    """
+    share = (simulated_neighbors + 1.0) / (n_neighbors + 2.0)
+    return np.asarray(share * prior / ratio / (1 - prior - share * (1 - prior - prior / ratio)))
+
+
+def minimum_between_modes(values: NDArray[np.float64]) -> float | None:
+    """The lowest point between the two modes of a histogram that is smoothed until it has only two.
+
+    Prewitt & Mendelsohn 1966 (doi:10.1111/j.1749-6632.1965.tb11715.x), the rule of Scrublet; None where smoothing ends
+    in one mode.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    counts, edges = np.histogram(values, bins=_HISTOGRAM_BINS)
+    smooth = counts.astype(np.float32)
+    for _ in range(_MAX_SMOOTHINGS):
+        smooth = uniform_filter1d(smooth, 3)
+        modes = _modes(smooth)
+        if len(modes) < 3:
+            break
+    if len(modes) != 2:
+        return None
+    lowest = modes[0] + int(np.argmin(smooth[modes[0] : modes[1] + 1]))
+    return float((edges[lowest] + edges[lowest + 1]) / 2)
+
+
+def _modes(heights: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Last positions of the local maxima; a plateau counts once, a rise at the end not at all."""
+    steps = np.sign(np.diff(heights))
+    moves = np.flatnonzero(steps)
+    before = np.concatenate([[1.0], steps[moves][:-1]])
+    return np.asarray(moves[(steps[moves] < 0) & (before > 0)], dtype=np.int64)
