@@ -266,11 +266,13 @@ def _partner_doublets(
 ) -> JudgedPartners | None:
     """MSC-immune doublets; None in a library of one compartment."""
     compartment = np.array([COMPARTMENT_OF.get(str(kind), "") for kind in contamination.group], dtype=object)
-    if settings.doublets.method == "none" or not {"MSC", "immune"} <= set(compartment):
+    if not settings.doublets.partner or not {"MSC", "immune"} <= set(compartment):
         return None
     msc = symbols.isin(groups.get("MSC", set())).to_numpy()
     immune = symbols.isin(set().union(*(genes for name, genes in groups.items() if name != "MSC"))).to_numpy()
-    found = partner_doublets(matrix, msc, immune, compartment, contamination.leaked_exclusive)
+    found = partner_doublets(
+        matrix, msc, immune, compartment, contamination.leaked_exclusive, max_fdr=settings.doublets.partner_max_fdr
+    )
     return judge_partner_doublets(found, rate, settings.doublets)
 
 
