@@ -77,7 +77,7 @@ def simulate(
     cells_scale: Annotated[float, typer.Option(help="Cells per library, relative to the demo.")] = 1.0,
     effect_scale: Annotated[float, typer.Option(help="Planted effects, relative to the demo; 0 plants none.")] = 1.0,
     donor_sd: Annotated[float, typer.Option(help="SD of an effect between donors, in log2 units.")] = 0.25,
-    leakage: Annotated[float, typer.Option(help="Share of a co-culture cell's RNA that is its partners'.")] = 0.002,
+    leakage: Annotated[float, typer.Option(help="Share of a co-culture cell's RNA that is its partners'.")] = 0.05,
     ambient: Annotated[
         float, typer.Option(help="Share of a library's RNA in droplets that is soup of all cells.")
     ] = 0.0,

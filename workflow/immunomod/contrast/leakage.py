@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse
 
 from immunomod.contrast.normalise import Floats
-from immunomod.exclusive import PARTNER, fraction_error, mixture_weights, robust_fraction
+from immunomod.exclusive import PARTNER, ExclusiveGenes, fraction_error, mixture_weights, robust_fraction
+from immunomod.programs import ProgramSet
 
 TABLE_COLUMNS = [
     *("sample", "donor", "cell_class", "leaked_fraction", "leaked_fraction_se", "leaked_error", "n_exclusive_genes"),
@@ -194,20 +195,38 @@ def estimate_leakage(
     return Leakage(expected, variance, errors), table[TABLE_COLUMNS]
 
 
-def add_leakage(
-    pseudobulk: AnnData, responsive: Mapping[str, Collection[str]], exclusive: Mapping[str, Collection[str]]
-) -> AnnData:
+def add_leakage(pseudobulk: AnnData, programs: ProgramSet, exclusive: ExclusiveGenes) -> AnnData:
     """The pseudobulk with layers ``leaked`` and ``leaked_variance`` (CSR float32), and the table in ``obs``.
 
-    See :func:`estimate_leakage` for the parameters.
+    See :func:`estimate_leakage`; genes of ``programs`` are those that cells may answer with.
     """
-    leakage, table = estimate_leakage(pseudobulk, responsive, exclusive)
+    if not pseudobulk.n_obs:
+        return pseudobulk
+    organism = organism_of(pseudobulk)
+    leakage, table = estimate_leakage(
+        pseudobulk, programs.responsive_genes(organism), exclusive.of_compartments(organism)
+    )
     described = pseudobulk.copy()
     described.layers["leaked"] = sparse.csr_matrix(leakage.expected, dtype=np.float32)
     described.layers["leaked_variance"] = sparse.csr_matrix(leakage.variance, dtype=np.float32)
     for column in TABLE_COLUMNS[3:]:
         described.obs["leaked_note" if column == "note" else column] = table[column].to_numpy()
     return described
+
+
+def leakage_table(pseudobulk: AnnData) -> pd.DataFrame:
+    """One row per replicate and class: :data:`TABLE_COLUMNS`; no rows where nothing was estimated."""
+    if "leaked_fraction" not in pseudobulk.obs:
+        return pd.DataFrame(columns=TABLE_COLUMNS)
+    named = pseudobulk.obs.rename(columns={"leaked_note": "note"})
+    table: pd.DataFrame = named[TABLE_COLUMNS].reset_index(drop=True)
+    return table
+
+
+def organism_of(pseudobulk: AnnData) -> str:
+    """The organism that the sheet names; human where it names none or several."""
+    values = set(pseudobulk.obs["organism"].astype(str)) - {""} if "organism" in pseudobulk.obs else set()
+    return values.pop() if len(values) == 1 else "human"
 
 
 def mixed_samples(obs: pd.DataFrame) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from immunomod.contrast.design import TEST, Contrast, Design, stratum_design
-from immunomod.contrast.leakage import leakage_of
+from immunomod.contrast.leakage import leakage_of, organism_of
 from immunomod.contrast.model import (
     LinearFit,
     benjamini_hochberg,
@@ -113,14 +113,14 @@ def program_effects(
     parts: list[ProgramEffects] = []
     for dataset in contrast.datasets:
         stratum = pseudobulks[dataset]
-        organism = _organism(stratum)
+        organism = organism_of(stratum)
         meta, weights = programmes.meta_for(organism), programmes.weights(organism)
         classes = stratum.obs[["cell_class", "compartment", "lineage"]].astype(str).drop_duplicates("cell_class")
         for cell_class, compartment, lineage in classes.sort_values("cell_class").itertuples(index=False):
             chosen = [
                 name for name in meta.index if applies_to(str(meta.at[name, "compartment"]), compartment, lineage)
             ]
-            design = stratum_design(contrast, stratum.obs, cell_class, settings.min_cells)
+            design = _with_left_out(stratum_design(contrast, stratum.obs, cell_class, settings.min_cells), stratum)
             key = [seed, zlib.crc32(f"{contrast.name}|{dataset}|{cell_class}".encode())]
             labels = {"contrast": contrast.name, "dataset": dataset, "cell_class": cell_class}
             parts.append(_stratum(labels, design, stratum, meta.loc[chosen], weights[chosen], settings, key))
@@ -134,9 +134,14 @@ def program_effects(
     )
 
 
-def _organism(stratum: AnnData) -> str:
-    values = set(stratum.obs["organism"].astype(str)) - {""} if "organism" in stratum.obs else set()
-    return values.pop() if len(values) == 1 else "human"
+def _with_left_out(design: Design, stratum: AnnData) -> Design:
+    """The design, its words naming the samples that failed quality control and take no part."""
+    left_out = sorted(str(sample) for sample in stratum.uns.get("left_out", {}))
+    if not left_out:
+        return design
+    note = f"left out, failed quality control: {', '.join(left_out)}"
+    reason = f"{design.reason}; {note}" if design.reason else ""
+    return replace(design, model="; ".join(part for part in (design.model, note) if part), reason=reason)
 
 
 def _concat(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:

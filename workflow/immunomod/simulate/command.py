@@ -19,7 +19,7 @@ def simulate_command(
     cells_scale: float = 1.0,
     effect_scale: float = 1.0,
     donor_sd: float = 0.25,
-    leakage: float = 0.002,
+    leakage: float = 0.05,
     ambient: float = 0.0,
     empty_droplets: int = 0,
     doublet_rate: float = 0.04,

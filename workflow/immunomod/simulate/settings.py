@@ -126,7 +126,7 @@ class SimulationSettings:
     gene_sd: float = 0.3
     sample_sd: float = 0.1
     baseline_sd: float = 0.3
-    leakage: float = 0.002
+    leakage: float = 0.05
     ambient: float = 0.0
     empty_droplets: int = 0
     empty_counts: float = 30.0
