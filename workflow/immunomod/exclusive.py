@@ -29,6 +29,8 @@ LEUKOCYTE = "leukocyte"
 #: Residuals beyond this many standard deviations (of the bulk of the genes) are genes that the cell makes after all.
 OUTLIER = 3.5
 _LARGEST = 50
+#: A source's weight is fitted where it has so many genes to its name.
+_GENES_PER_SOURCE, _MIXTURE_ROUNDS = 5, 10
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,7 @@ def robust_fraction(observed: Floats, at_one: Floats, own: Floats) -> tuple[floa
     start = _weighted_median((observed[order] - own[order]) / at_one[order], np.sqrt(at_one[order]))
     fraction, kept = max(0.0, start), np.ones(len(observed), dtype=bool)
     for _ in range(20):
-        mean = own + fraction * at_one
-        residual = (observed - mean) / np.sqrt(np.maximum(mean, 0.5))
-        now = np.abs(residual) <= OUTLIER * max(1.0, 1.4826 * float(np.median(np.abs(residual))))
+        now = _like_most(observed, own + fraction * at_one)
         if not now.any():
             break
         updated = max(0.0, float((observed[now] - own[now]).sum() / at_one[now].sum()))
@@ -114,6 +114,45 @@ def _weighted_median(values: Floats, weights: Floats) -> float:
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(weights[order])
     return float(values[order][np.searchsorted(cumulated, cumulated[-1] / 2)])
+
+
+def robust_mixture(observed: Floats, at_one: Floats, own: Floats, shares: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Weights of several sources in ``observed ~ own + w @ at_one`` without genes that stand out.
+
+    Parameters
+    ----------
+    observed, own
+        As for :func:`robust_fraction`.
+    at_one
+        Sources x genes: counts to expect if all molecules were a source's.
+    shares
+        Of the sources in what could leak, summing to 1: where the weights start, and what holds them.
+
+    Returns
+    -------
+    Weights, 0 or more, and which genes were used. Outliers are judged anew by each fit: where sources leak unlike their
+    shares, genes scatter around the first one, and an induced gene does not stand out of that.
+    """
+    pooled = shares @ at_one
+    fraction, kept = robust_fraction(observed, pooled, own)
+    if len(shares) == 1 or fraction == 0:
+        return fraction * shares, kept
+    weights = fraction * shares
+    for _ in range(_MIXTURE_ROUNDS):
+        if kept.sum() < _GENES_PER_SOURCE * len(shares):
+            break
+        weights = mixture_weights(observed[kept], at_one[:, kept], own[kept], fraction * shares)
+        now = _like_most(observed, own + weights @ at_one)
+        if (now == kept).all():
+            break
+        kept = now
+    return weights, kept
+
+
+def _like_most(observed: Floats, mean: Floats) -> NDArray[np.bool_]:
+    """Genes whose Pearson residual is within :data:`OUTLIER` standard deviations of the bulk's."""
+    residual = (observed - mean) / np.sqrt(np.maximum(mean, 0.5))
+    return np.asarray(np.abs(residual) <= OUTLIER * max(1.0, 1.4826 * float(np.median(np.abs(residual)))))
 
 
 def mixture_weights(observed: Floats, at_one: Floats, own: Floats, prior: Floats) -> Floats:

@@ -116,7 +116,11 @@ def fit_genes(counts: Floats, genes: pd.Index, design: Design, leakage: Leakage 
         return table
     error = fit_linear(expression.log2_error[:, usable], design.effect, design.nuisance).estimate
     table = _widened(table, np.abs(error), expression.detected[usable])
-    table["ambient_suspect"] = _suspect(counts[:, usable], design, expression.library, leakage, usable)
+    # genes of which nothing is left have no model, but are suspects all the same
+    nothing_left = pd.DataFrame({"gene": genes[np.setdiff1d(chosen, usable)], "base_mean": 0.0})
+    table = pd.concat([table, nothing_left], ignore_index=True) if len(nothing_left) else table
+    positions = genes.get_indexer(pd.Index(table["gene"]))
+    table["ambient_suspect"] = _suspect(counts[:, positions], design, expression.library, leakage, positions)
     return table.sort_values(["p_value", "gene"], kind="stable", ignore_index=True)[COLUMNS]
 
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse
 
 from immunomod.contrast.normalise import Floats
-from immunomod.exclusive import PARTNER, ExclusiveGenes, fraction_error, mixture_weights, robust_fraction
+from immunomod.exclusive import PARTNER, ExclusiveGenes, fraction_error, robust_mixture
 from immunomod.programs import ProgramSet
 
 TABLE_COLUMNS = [
@@ -311,15 +311,10 @@ def _fit(
     if len(used) > MAX_GENES:
         used = np.sort(used[np.argsort(-partner[used], kind="stable")[:MAX_GENES]])
     y, p, r = observed[used], partner[used], own[used]
-    fraction, kept = robust_fraction(y, total * p, total * r)
-    weights = np.array([fraction])
     shares = sources.sum(axis=1) / mass
     profiles = sources / sources.sum(axis=1, keepdims=True)
-    if len(sources) > 1 and fraction > 0 and kept.sum() >= 5 * len(sources):
-        weights = mixture_weights(y[kept], total * profiles[:, used[kept]], total * r[kept], fraction * shares)
-        profile = weights @ profiles
-    else:
-        profile = fraction * partner
+    weights, kept = robust_mixture(y, total * profiles[:, used], total * r, shares)
+    profile = weights @ profiles
     fraction = float(profile.sum())
     error = fraction_error(y[kept], total * p[kept], total * r[kept], fraction)
     return _Fit(fraction, error, profile, sources.sum(axis=0), used[kept])

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from immunomod.exclusive import COMPARTMENT_OF, LEUKOCYTE, PARTNER, fraction_error, mixture_weights, robust_fraction
+from immunomod.exclusive import COMPARTMENT_OF, LEUKOCYTE, PARTNER, fraction_error, mixture_weights, robust_mixture
 from immunomod.sample.ambient.groups import cell_groups
 from immunomod.sample.ambient.method import GROUP_COLUMNS, AmbientInput, Contamination
 
@@ -118,14 +118,10 @@ def _leak(target: Floats, sources: Floats, exclusive: NDArray[np.bool_]) -> _Lea
     if len(used) < MIN_GENES or 0.1 * total * partner[used].sum() < MIN_TOTAL_EXPECTED:
         return None
     own = np.zeros(len(used))
-    fraction, kept = robust_fraction(target[used], total * partner[used], own)
     profiles = sources / sources.sum(axis=1, keepdims=True)
-    profile = fraction * partner
-    if len(sources) > 1 and fraction > 0 and kept.sum() >= 5 * len(sources):
-        shares = sources.sum(axis=1) / mass
-        at_one = total * profiles[:, used[kept]]
-        profile = mixture_weights(target[used[kept]], at_one, own[kept], fraction * shares) @ profiles
-        fraction = float(profile.sum())
+    weights, kept = robust_mixture(target[used], total * profiles[:, used], own, sources.sum(axis=1) / mass)
+    profile = np.asarray(weights @ profiles)
+    fraction = float(profile.sum())
     error = fraction_error(target[used[kept]], total * partner[used[kept]], own[kept], fraction)
     return _Leak(fraction, error, profile, int(kept.sum()))
 
