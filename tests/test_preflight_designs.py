@@ -139,6 +139,13 @@ def test_covariates_that_use_up_the_replicates_are_named():
     assert not [one for one in fewer.problems if one.is_error]
 
 
+def test_what_is_measured_in_the_cells_may_be_a_covariate_and_takes_a_degree_of_freedom():
+    contrast = {"covariates": "mean_S_score", "reference": "immune", "where": "culture != 'msc'"}
+    assert examine_designs(run_of(cultures(4), contrast), {}).problems == ()
+    found = examine_designs(run_of(cultures(2), contrast), {})
+    assert "degree of freedom" in words(found) and all("change together" not in one.problem for one in found.problems)
+
+
 def test_an_idle_covariate_is_named():
     site = cultures(site=lambda number, arm: "here")
     assert told(examine_designs(run_of(site, {"covariates": "site"}), {})) == [(2, "covariates", False)]

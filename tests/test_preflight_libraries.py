@@ -16,7 +16,7 @@ from immunomod.files import read_tsv, write_tsv
 from immunomod.preflight import Findings, check_file
 from immunomod.settings import load_run_file
 from support.geo_server import GeoServer
-from support.planted_study import PlantedStudy, human_symbols, write_matrix
+from support.planted_study import PlantedStudy, human_symbols, mouse_symbols, write_matrix
 
 DEMO = "GSE900000001"
 FAST = {"attempts": 1, "backoff_s": 0.01, "requests_per_s": 1000}
@@ -189,6 +189,23 @@ def test_one_matrix_by_two_names_is_named(study):
     study.samples[3]["source"] = "link.csv.gz"
     found = check_file(study.write(), study.folder / "results")
     assert told(found) == [("samples.tsv", 5, "source")] and "row 2" in only(found).problem
+
+
+@pytest.mark.parametrize("organism", ["mouse", "human"])
+def test_a_mixed_matrix_serves_a_data_set_of_each_organism(study, organism):
+    genes = [*(f"GRCh38_{one}" for one in human_symbols()), *(f"mm10___{one}" for one in mouse_symbols())]
+    for number, row in enumerate(study.samples):
+        write_matrix(study.folder / row["source"], seed=number, genes=genes)
+    named = {"dataset": "xeno", "organism": organism}
+    study.samples += [row | named | {"sample": f"{row['sample']}_2"} for row in study.samples]
+    found = check_file(study.write(), study.folder / "results")
+    if organism == "mouse":
+        assert found.problems == ()
+        genes_found = found.coverage.groupby("dataset")["genes_found"].sum()
+        assert genes_found["lab"] > 0 and genes_found["xeno"] > 0
+    else:
+        assert told(found) == [("samples.tsv", row, "source") for row in range(14, 26)]
+        assert all("one library would count as two" in one.problem for one in found.problems)
 
 
 def triplet(folder: Path, n_cells: int = 7) -> None:

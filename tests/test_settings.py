@@ -78,6 +78,8 @@ def test_a_mirror_may_be_a_folder_beside_the_config(study, tmp_path):
         ({"atlas": {"n_neighbors": "many"}}, r"atlas\.n_neighbors: it is 'many'\. Fix: it must be a whole number"),
         ({"annotation": {"min_score": 7}}, r"annotation\.min_score: it is 7\. Fix: it must be from 0 to 1"),
         ({"contrast": {"min_cells": 0}}, r"contrast\.min_cells: it is 0\. Fix: it must be 1 or more"),
+        ({"calling": {"lower": 0}}, r"calling\.lower: it is 0\. Fix: it must be from 1 to 1000"),
+        ({"calling": {"retain": 50}}, r"calling\.retain: it is 50\. Fix: it must be above lower \(100\)"),
         ({"doublets": {"remove": "no"}}, r"doublets\.remove: it is 'no'\. Fix: it must be true or false"),
         (
             {"doublets": {"method": "srublet"}},
@@ -194,7 +196,9 @@ def test_the_documented_defaults_are_the_real_ones(study, repository):
         if match := re.match(r"\| `([a-z_.]+)` \| `(.*?)` \|", line):
             documented[match[1]] = yaml.safe_load(match[2])
     resolved = study().config
-    sections = ("reading", "qc", "doublets", "atlas", "annotation", "contrast")
+    sections = (
+        "reading", "qc", "calling", "ambient", "doublets", "demultiplexing", "atlas", "annotation", "contrast",
+    )  # fmt: skip
     real = {f"{name}.{key}": value for name in sections for key, value in resolved[name].items()}
     real |= {key: resolved[key] for key in ("title", "seed", "atlases", "cells_tables")}
     real["geo.base_url"] = resolved["geo"]["base_url"]

@@ -33,6 +33,13 @@ def told(found: Examined) -> list[tuple[int | None, str]]:
     return [(one.row, one.column) for one in found.problems]
 
 
+def test_what_is_measured_in_the_cells_is_a_covariate_and_nothing_else(examine):
+    assert examine("q\td\tcondition\tb\ta\t\tmean_S_score,cycling_fraction\n").problems == []
+    assert told(examine("q\td\tmean_S_score\tb\ta\t\t\n")) == [(2, "variable")]
+    (problem,) = examine("q\td\tcondition\tb\ta\t\tsite\n").problems
+    assert "mean_dissociation_score" in problem.fix
+
+
 def test_sheets_without_mistake_are_read(examine, tmp_path):
     assert examine(CLEAN).problems == []
     samples = read_samples(tmp_path / "samples.tsv")

@@ -18,6 +18,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from immunomod.exclusive import LEUKOCYTE, load_exclusive_genes
 from immunomod.files import read_tsv, write_tsv
 from immunomod.programs import load_programs
 from immunomod.tables import REPOSITORY
@@ -33,6 +34,11 @@ CLASSES = {
     "CD16_monocyte": ("FCGR3A+ Monocytes", "myeloid"),
     "DC": ("Dendritic cells", "myeloid"),
 }
+#: The kind of each class in the table of exclusive genes.
+KINDS = {
+    "CD4_T": "T_NK", "CD8_T": "T_NK", "NK": "T_NK", "B": "B", "CD14_monocyte": "myeloid", "CD16_monocyte": "myeloid",
+    "DC": "myeloid", "MSC": "MSC",
+}  # fmt: skip
 MITOCHONDRIAL_SHARE = {"lymphoid": 0.04, "myeloid": 0.05, "MSC": 0.05}
 MITOCHONDRIAL = {
     "MT-CO1": 18, "MT-CO2": 15, "MT-CO3": 16, "MT-ATP6": 12, "MT-ATP8": 1, "MT-CYB": 9, "MT-ND1": 8, "MT-ND2": 8,
@@ -208,6 +214,17 @@ def with_mitochondria(profiles: pd.DataFrame) -> pd.DataFrame:
     return profiles
 
 
+def without_foreign(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Take out of each class what only other kinds of cell make: the source's ambient RNA, and that of smoothing."""
+    groups = load_exclusive_genes().of_groups("human")
+    for name in profiles:
+        kind = KINDS[str(name).removesuffix("_stimulated")]
+        own = groups[kind] | (set() if kind == "MSC" else groups[LEUKOCYTE])
+        foreign = set().union(*groups.values()) - own
+        profiles.loc[profiles.index.isin(foreign), name] = 0.0
+    return profiles
+
+
 def main(counts: str, gencode: str, out: str) -> None:
     """Write the table."""
     rng = np.random.default_rng(20171211)
@@ -223,7 +240,7 @@ def main(counts: str, gencode: str, out: str) -> None:
     profiles = pd.concat([immune, activated, msc.rename("MSC")], axis=1)
     priority = profiles.max(axis=1).where(~profiles.index.isin(sorted(needed)), np.inf)
     kept = priority.sort_values(ascending=False, kind="stable").index[:N_GENES]
-    profiles = with_mitochondria(profiles.loc[sorted(kept)])
+    profiles = with_mitochondria(without_foreign(profiles.loc[sorted(kept)]))
     table = profiles.map(lambda level: float(f"{level:.4g}") if level >= 0.05 else 0.0)
     table.insert(0, "gene_id", ids[table.index])
     table.insert(1, "gene_symbol", table.index)

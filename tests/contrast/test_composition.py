@@ -60,6 +60,27 @@ def test_effects_are_paired_differences_of_log_odds():
     np.testing.assert_allclose(tested["fdr"], stats.false_discovery_control(tested["p_value"]))
 
 
+def test_what_is_measured_in_the_cells_is_averaged_over_the_compartment():
+    data = study()
+    rng = np.random.default_rng(1)
+    data.obs["cycling_fraction"] = rng.random(len(data.obs))
+    question = Contrast.from_row(
+        {"contrast": "q", "dataset": "ds", "variable": "condition", "test": "treated", "reference": "control"}
+        | {"covariates": "cycling_fraction"}
+    )
+    found = composition_effects(question, {"ds": data}, ContrastSettings()).set_index("cell_class").loc["B"]
+    columns, odds = [], []
+    for (condition, donor), numbers in COUNTS.items():
+        of_unit = data.obs[(data.obs["donor"] == donor) & (data.obs["condition"] == condition)]
+        immune = of_unit[of_unit["compartment"] == "immune"]
+        cycling = np.average(immune["cycling_fraction"], weights=immune["n_cells"])
+        columns.append([*(donor == one for one in ("D1", "D2", "D3")), cycling, condition == "treated"])
+        odds.append(np.log((numbers[1] + 0.5) / (sum(numbers[:3]) - numbers[1] + 0.5)))
+    expected = np.linalg.lstsq(np.array(columns, dtype=float), np.array(odds), rcond=None)[0][-1]
+    assert (found["status"], found["df"]) == ("tested", 1)
+    assert found["effect"] == pytest.approx(expected)
+
+
 def test_the_mixing_ratio_of_compartments_does_not_matter():
     many = {key: (*numbers[:3], numbers[3] * 7) for key, numbers in COUNTS.items()}
     first, second = result_of(study()), result_of(study(many))

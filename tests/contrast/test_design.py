@@ -239,6 +239,31 @@ def test_trend_needs_donors_and_numbers():
         design_of(replicates(*PAIRS, dose=["low"] * 6), trend)
 
 
+def test_a_measured_covariate_is_averaged_over_the_cells_of_a_unit():
+    rows = [*PAIRS, ("treated", "D1", 150)]
+    values = [0.1, 0.2, 0.4, 0.3, 0.7, 0.5, 0.5]
+    design = design_of(replicates(*rows, mean_S_score=values), contrast(covariates="mean_S_score"))
+    treated = design.units[(design.units["replicate"] == "D1") & (design.units["arm"] == "test")]
+    cells = [n for (arm, donor, n) in rows if (arm, donor) == ("treated", "D1")]
+    of_both = [v for (arm, donor, _), v in zip(rows, values, strict=True) if (arm, donor) == ("treated", "D1")]
+    expected = np.average(of_both, weights=cells)
+    assert treated["covariate:mean_S_score"].item() == pytest.approx(expected)
+    assert design.nuisance.shape[1] == 4 and "mean_S_score" in design.model
+    units = design.units["covariate:mean_S_score"]
+    np.testing.assert_allclose(design.nuisance[:, 3], units - units.mean())
+
+
+def test_a_measured_covariate_that_is_unknown_says_nothing():
+    nothing = design_of(replicates(*PAIRS, mean_S_score=[np.nan] * 6), contrast(covariates="mean_S_score"))
+    assert nothing.status == "tested" and nothing.nuisance.shape[1] == 3
+    assert "mean_S_score absorbed" in nothing.model
+    partly = design_of(
+        replicates(*PAIRS, mean_S_score=[0.1, 0.4, np.nan, 0.2, 0.8, 0.1]), contrast(covariates="mean_S_score")
+    )
+    assert partly.nuisance.shape[1] == 4 and np.isfinite(partly.nuisance).all()
+    assert (partly.nuisance[:, 3] == 0).sum() == 1
+
+
 def test_unknown_column_is_named():
     with pytest.raises(UserError, match="'sex'"):
         design_of(replicates(*PAIRS), contrast(covariates="sex"))

@@ -109,6 +109,29 @@ def test_columns_that_are_constant_in_replicates_are_carried_as_text(samples, ce
     assert dict(zip(obs["sample"], obs["dose"], strict=True)) == {"s1": "0.1", "s2": ""}
 
 
+def test_cell_cycle_and_stress_are_averaged_over_the_cells_of_a_unit(samples, cells, tmp_path):
+    rng = np.random.default_rng(3)
+    cells["S_score"] = rng.normal(size=len(cells)).astype(np.float32)
+    cells.loc[cells.index[::7], "S_score"] = np.nan
+    cells["dissociation_score"] = np.where(cells["sample"] == "s2", np.nan, rng.normal(size=len(cells)))
+    cells["phase"] = rng.choice(["S", "G2M", "G1", ""], len(cells))
+    result = pseudobulk(samples, cells)
+    for unit in result.obs.itertuples():
+        of_unit = [one for one in cells.itertuples() if (one.sample, one.donor, one.cell_class) == unit[1:4]]
+        scores = [one.S_score for one in of_unit if one.S_score == one.S_score]
+        assert unit.mean_S_score == pytest.approx(sum(scores) / len(scores), rel=1e-5)
+        known = [one.phase in ("S", "G2M") for one in of_unit if one.phase]
+        assert unit.cycling_fraction == pytest.approx(sum(known) / len(known))
+        assert np.isnan(unit.mean_dissociation_score) == (unit.sample == "s2")
+    assert "mean_G2M_score" not in result.obs
+    result.write_h5ad(tmp_path / "pseudobulk.h5ad")
+
+
+def test_a_sheet_column_keeps_its_name_from_a_measurement(samples, cells):
+    obs = pseudobulk(samples, cells.assign(phase="G1", cycling_fraction="0.5")).obs
+    assert list(obs["cycling_fraction"]) == ["0.5"] * len(obs)
+
+
 def test_files_are_read_and_survive_writing(samples, cells, tmp_path):
     paths = []
     for sample in samples:

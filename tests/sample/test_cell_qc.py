@@ -233,7 +233,7 @@ def test_real_low_depth_data_are_kept(kang_libraries):
 )
 def test_wrong_settings_are_named(section, message):
     with pytest.raises(UserError, match=message):
-        SampleSettings.from_config(section, {}, 1)
+        SampleSettings.from_config({"qc": section}, 1)
 
 
 def test_a_strict_setting_moves_what_it_implies():

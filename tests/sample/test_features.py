@@ -65,7 +65,7 @@ def test_symbols_become_current_and_equal_ones_are_summed():
     assert list(found.var["gene_symbol_given"]) == ["IL8", "ACTB", "WARS", "GAPDH", "7-Sep"]
     assert found.matrix.dtype == np.int32 and found.matrix.has_sorted_indices
     assert "summed 2 columns into the gene of the same symbol" in found.decisions
-    assert found.other == {} and found.cells is None and found.other_species_fraction is None
+    assert found.other == {} and found.other_species_counts is None
 
 
 def test_versions_and_par_y_copies_are_summed_by_id():
@@ -262,32 +262,19 @@ STYLES = ["prefix", "seurat", "premrna", "genome", "ids", "symbols"]
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("organism", ["human", "mouse"])
-def test_only_the_organisms_genes_and_cells_stay(style, organism):
+def test_only_the_organisms_genes_stay_and_the_others_are_added_up(style, organism):
     dense = np.random.default_rng(1).poisson(1, size=(40, 20)).astype(np.int32)
     dense[:20, :10] *= 9  # human cells
     dense[20:, 10:] *= 9  # mouse cells
     dense[0] = 0  # an empty droplet is nobody's
     found = gene_counts(sparse.csr_matrix(dense), two_species(style), "m", organism)
     own, other = (dense[:, :10], dense[:, 10:]) if organism == "human" else (dense[:, 10:], dense[:, :10])
-    kept = other.sum(axis=1) <= own.sum(axis=1)
-    np.testing.assert_array_equal(found.cells, kept)
-    np.testing.assert_array_equal(found.matrix.toarray(), own[kept])
-    total = np.maximum((own + other).sum(axis=1), 1)[kept]
-    np.testing.assert_allclose(found.other_species_fraction, other.sum(axis=1)[kept] / total)
+    np.testing.assert_array_equal(found.matrix.toarray(), own)
+    np.testing.assert_array_equal(found.other_species_counts, other.sum(axis=1))
     assert found.var.shape[0] == 10
     assert not found.var["gene_symbol"].str.contains("_|hg19").any()
     other_name = "mouse" if organism == "human" else "human"
-    said = (
-        f"set aside 10 genes of {other_name}; dropped {(~kept).sum()} cells with more counts of it than of {organism}"
-    )
-    assert said in found.decisions
-
-
-def test_no_cell_is_dropped_where_all_are_the_organisms():
-    dense = np.ones((3, 20), dtype=np.int32)
-    found = gene_counts(sparse.csr_matrix(dense), two_species("prefix"), "m", "human")
-    assert found.cells is None
-    np.testing.assert_array_equal(found.other_species_fraction, [0.5, 0.5, 0.5])
+    assert f"set aside 10 genes of {other_name}" in found.decisions
 
 
 def test_two_species_without_an_organism_are_refused():
@@ -303,21 +290,20 @@ def test_cells_of_the_other_species_only_are_refused():
         gene_counts(sparse.csr_matrix(dense), two_species("prefix"), "m", "human")
 
 
-def test_other_features_lose_the_dropped_cells_too():
+def test_other_features_keep_the_cells_of_the_other_species():
     features = pd.concat([two_species("prefix"), table(["HTO1"], types=["Antibody Capture"])], ignore_index=True)
     dense = np.ones((4, 21), dtype=np.int32)
     dense[2, 10:20] = 5
     dense[:, 20] = [1, 2, 3, 4]
     found = gene_counts(sparse.csr_matrix(dense), features, "m", "human")
-    np.testing.assert_array_equal(found.cells, [True, True, False, True])
-    assert found.other["hashtags"].matrix.toarray().ravel().tolist() == [1, 2, 4]
+    assert found.other["hashtags"].matrix.toarray().ravel().tolist() == [1, 2, 3, 4]
 
 
 def test_a_single_prefix_is_removed():
     found = gene_counts(counted(10), table([f"hg19_{one}" for one in HUMAN_GENES]), "m", "human")
     assert list(found.var.index) == HUMAN_GENES
     assert "removed the prefix hg19_" in found.decisions
-    assert found.other_species_fraction is None
+    assert found.other_species_counts is None
 
 
 @pytest.mark.parametrize(
@@ -340,7 +326,7 @@ def test_a_few_genes_of_a_transgene_do_not_change_the_species():
     features = table([*HUMAN_GENES, "Cd19"], [*(HUMAN_IDS[one] for one in HUMAN_GENES), MOUSE_IDS["Cd19"]])
     found = gene_counts(sparse.csr_matrix(np.ones((2, 11), dtype=np.int32)), features, "m", "human")
     assert list(found.var["gene_symbol"]) == HUMAN_GENES
-    np.testing.assert_allclose(found.other_species_fraction, 1 / 11)
+    np.testing.assert_array_equal(found.other_species_counts, [1, 1])
 
 
 def test_without_organism_one_species_is_named_by_its_own_table():

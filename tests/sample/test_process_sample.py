@@ -14,8 +14,8 @@ from immunomod.programs import load_programs
 from immunomod.sample.process import FILTERS, log_normalise, process_sample
 from immunomod.sample.settings import SampleSettings
 
-SETTINGS = SampleSettings.from_config({}, {}, 1)
-WITHOUT_DOUBLETS = SampleSettings.from_config({}, {"method": "none"}, 1)
+SETTINGS = SampleSettings.from_config({}, 1)
+WITHOUT_DOUBLETS = SampleSettings.from_config({"doublets": {"method": "none"}}, 1)
 
 
 def made_sample(n_cells: int, seed: int = 0, **columns: list) -> AnnData:
@@ -86,7 +86,7 @@ def test_every_droplet_is_accounted_for(weights):
 
 def test_ambiguous_cells_leave_when_the_config_says_so(weights):
     sample = made_sample(120, in_cells_table=[True] * 120, author_doublet=["ambs"] * 20 + ["singlet"] * 100)
-    settings = SampleSettings.from_config({}, {"method": "none", "author_values": ["doublet", "ambs"]}, 1)
+    settings = SampleSettings.from_config({"doublets": {"method": "none", "author_values": ["doublet", "ambs"]}}, 1)
     result = process_sample(sample, weights, settings)
     assert result.qc["cells_author_doublet"].item() == 20
 

@@ -330,18 +330,21 @@ def test_duplicate_barcodes_are_refused(triplet, put, manifest_of, sheet_row, ba
         read_sample(sheet_row(), manifest_of(files))
 
 
-def test_cells_of_two_species_are_told_by_their_counts(triplet, put, manifest_of, sheet_row, genes, counts, barcodes):
+def test_counts_of_the_other_species_are_added_up_beside_the_own(
+    triplet, put, manifest_of, sheet_row, genes, counts, barcodes
+):
     files = triplet()
     prefixes = ["GRCh38_"] * 6 + ["mm10___"] * 6
     names = [g.gene_symbol if i < 6 else g.gene_symbol.capitalize() for i, g in enumerate(genes.itertuples())]
     files[1] = put("features.tsv.gz", "".join(f"{p}{n}\t{p}{n}\n" for p, n in zip(prefixes, names, strict=True)))
     human, mouse = counts[:, :6].sum(axis=1).A1, counts[:, 6:].sum(axis=1).A1
     adata, ledger = read_sample(sheet_row(), manifest_of(files))
-    kept = (human >= mouse) & (human > 0)
+    kept = (human + mouse) > 0
     assert list(adata.obs["barcode"]) == [name for name, keep in zip(barcodes, kept, strict=True) if keep]
     np.testing.assert_array_equal(adata.X.toarray(), counts[kept][:, :6].toarray())
+    np.testing.assert_array_equal(adata.obs["other_species_counts"], mouse[kept])
     np.testing.assert_allclose(adata.obs["other_species_fraction"], (mouse / (human + mouse))[kept])
-    assert f"dropped {(~kept).sum()} cells" in "".join(ledger["decision"])
+    assert "set aside 6 genes of mouse" in "".join(ledger["decision"])
 
 
 def test_hashtags_alone_are_refused(triplet, manifest_of, sheet_row):

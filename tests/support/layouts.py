@@ -426,6 +426,18 @@ def combined_table(folder: Path) -> list[Row]:
     return rows
 
 
+def both_species(folder: Path, human: Truth, mouse: Truth) -> list[Row]:
+    """A row for each species of a mixed matrix: its genes, in the droplets of both."""
+    barcodes = [*human.barcodes, *mouse.barcodes]
+    return [
+        Row(
+            {"sample": f"S{name}", "source": str(folder), "organism": name, "barcodes": "*"},
+            Expected(truth.frame().reindex(barcodes, fill_value=0)),
+        )
+        for name, truth in (("human", human), ("mouse", mouse))
+    ]
+
+
 @layout("human and mouse in one triplet")
 def two_species(folder: Path) -> list[Row]:
     human, mouse = Truth.make(1), Truth.make(2, genes=MOUSE)
@@ -447,10 +459,7 @@ def two_species(folder: Path) -> list[Row]:
     )
     both = Truth(counts, human.genes, [*human.barcodes, *mouse.barcodes])
     triplet(folder, both, features=table(features), matrix=market(counts.T))
-    return [
-        Row({"sample": f"S{name}", "source": str(folder), "organism": name, "barcodes": "*"}, Expected(truth.frame()))
-        for name, truth in (("human", human), ("mouse", mouse))
-    ]
+    return both_species(folder, human, mouse)
 
 
 @layout("unfiltered triplet, most barcodes empty")
@@ -495,10 +504,7 @@ def h5_two_genomes(folder: Path) -> list[Row]:
     with h5py.File(folder / "GSM1_matrices.h5", "w") as handle:
         legacy_group(handle, "GRCh38", human)
         legacy_group(handle, "mm10", mouse)
-    return [
-        Row({"sample": f"S{name}", "source": str(folder), "organism": name, "barcodes": "*"}, Expected(truth.frame()))
-        for name, truth in (("human", human), ("mouse", mouse))
-    ]
+    return both_species(folder, human, mouse)
 
 
 @layout("several samples in one h5")

@@ -77,7 +77,11 @@ def simulate(
     cells_scale: Annotated[float, typer.Option(help="Cells per library, relative to the demo.")] = 1.0,
     effect_scale: Annotated[float, typer.Option(help="Planted effects, relative to the demo; 0 plants none.")] = 1.0,
     donor_sd: Annotated[float, typer.Option(help="SD of an effect between donors, in log2 units.")] = 0.25,
-    leakage: Annotated[float, typer.Option(help="Share of a co-culture cell's RNA that is its partners'.")] = 0.002,
+    leakage: Annotated[float, typer.Option(help="Share of a co-culture cell's RNA that is its partners'.")] = 0.05,
+    ambient: Annotated[
+        float, typer.Option(help="Share of a library's RNA in droplets that is soup of all cells.")
+    ] = 0.0,
+    empty_droplets: Annotated[int, typer.Option(help="Droplets without a cell per library.")] = 0,
     doublet_rate: Annotated[float, typer.Option(help="Share of droplets that hold two cells.")] = 0.04,
     stimulus: Annotated[str, typer.Option(help="What stimulated the immune cells.")] = "PHA",
     archive: Annotated[bool, typer.Option(help="Write the series' RAW.tar too.")] = False,
@@ -99,6 +103,8 @@ def simulate(
                 effect_scale=effect_scale,
                 donor_sd=donor_sd,
                 leakage=leakage,
+                ambient=ambient,
+                empty_droplets=empty_droplets,
                 doublet_rate=doublet_rate,
                 stimulus=stimulus,
                 archive=archive,

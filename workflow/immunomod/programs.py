@@ -65,6 +65,19 @@ class ProgramSet:
         weights = weights.reindex(columns=self.table.index, fill_value=0.0).rename_axis(index="gene", columns="program")
         return weights
 
+    def responsive_genes(self, organism: str) -> dict[str, set[str]]:
+        """Compartment (``MSC``, ``immune``) -> genes of all programmes but quality controls that its cells may run."""
+        weights = self.weights(organism)
+        genes: dict[str, set[str]] = {"MSC": set(), "immune": set()}
+        for program, compartment, role in zip(
+            self.table.index, self.table["compartment"], self.table["role"], strict=True
+        ):
+            members = set(weights.index[weights[program] != 0]) if role != "QC" else set()
+            for side in genes:
+                if compartment == "both" or compartment.split(":")[0] == side:
+                    genes[side] |= members
+        return genes
+
 
 def _check_organism(organism: str) -> None:
     if organism not in ORGANISMS:

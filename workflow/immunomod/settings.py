@@ -11,7 +11,7 @@ import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +25,9 @@ from immunomod.acquire.plan import split_sources
 from immunomod.atlas.settings import AnnotationSettings, AtlasSettings
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import Problem, StudyError, UserError
+from immunomod.sample.demultiplex.names import without_donors
 from immunomod.sample.readers.counts import ReadingSettings
-from immunomod.sample.settings import SampleSettings
+from immunomod.sample.settings import SECTIONS, SampleSettings
 from immunomod.sections import read_values
 from immunomod.sheets import examine_contrasts, examine_samples, split_list
 from immunomod.tables import REPOSITORY, Examined, describe, load_schema
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 ACCESSION = re.compile(r"GS[EM][0-9]+", re.IGNORECASE)
 #: Columns of the sheet that say where a sample's files are.
-ACQUIRED_BY = ("sample", "dataset", "source", "files", "cells", "cells_lane", "barcodes")
+ACQUIRED_BY = ("sample", "dataset", "source", "files", "cells", "cells_lane", "barcodes", "hashtags")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Run:
         """
         rows = self.samples[self.samples["dataset"] == dataset]
         named = rows[[name for name in ACQUIRED_BY if name in rows]]
+        if "hashtags" in named:
+            named = named.assign(hashtags=named["hashtags"].map(without_donors))
         return [
             {"row": int(str(number)), **{str(name): str(value) for name, value in row.items()}}
             for number, row in named.iterrows()
@@ -228,18 +231,20 @@ def _resolve_sections(config: Mapping[str, Any], name: str, problems: list[Probl
 
     seed = config["seed"]
     read("geo", _read_geo)
-    sample = read("qc", lambda qc: SampleSettings.from_config(qc, {}, seed)).as_dict()
-    doublets = read("doublets", lambda section: SampleSettings.from_config({}, section, seed)).as_dict()
+    sample = {key: read(key, partial(_sample_section, key, seed)).as_dict()[key] for key in SECTIONS}
     atlas = read("atlas", AtlasSettings.from_config).as_dict()
     annotation = asdict(read("annotation", AnnotationSettings.from_config))
     return {
         "reading": asdict(read("reading", ReadingSettings.from_config)),
-        "qc": sample["qc"],
-        "doublets": doublets["doublets"],
+        **sample,
         "atlas": {key: value for key, value in atlas.items() if key != "annotation"},
         "annotation": {"markers": config["annotation"]["markers"]} | annotation,
         "contrast": asdict(read("contrast", ContrastSettings.from_config)),
     }
+
+
+def _sample_section(key: str, seed: int, section: Mapping[str, Any]) -> SampleSettings:
+    return SampleSettings.from_config({key: section}, seed)
 
 
 def _read_geo(section: Mapping[str, Any]) -> AcquireSettings:

@@ -13,6 +13,8 @@ import pandas as pd
 
 from immunomod.contrast.where import evaluate_where, is_level
 from immunomod.errors import Problem, StudyError, UserError, split_fix
+from immunomod.sample.demultiplex.names import parse_hashtags, sheet_donors
+from immunomod.sample.states import REPLICATE_MEANS
 from immunomod.tables import Examined, examine_table
 
 MIN_REPLICATES = 2
@@ -44,6 +46,7 @@ def examine_samples(path: str | Path) -> Examined:
         return found
     samples = found.rows
     samples["organism"] = samples["organism"].replace("", "human")
+    found.problems += _hashtag_problems(str(path), samples)
     known = samples[(samples["dataset"] != "") & samples["organism"].isin(["human", "mouse"])]
     for dataset, rows in known.groupby("dataset", sort=False):
         if rows["organism"].nunique() > 1:
@@ -53,6 +56,25 @@ def examine_samples(path: str | Path) -> Examined:
                 Problem(str(path), problem, "give each organism a data set of its own", int(odd), "organism")
             )
     return found
+
+
+def _hashtag_problems(file: str, samples: pd.DataFrame) -> list[Problem]:
+    """Hashtags that cannot be read, or whose donors nothing names."""
+    problems = []
+    for number, row in samples[samples["hashtags"] != ""].iterrows():
+        problem, fix = "", ""
+        try:
+            named = parse_hashtags(row["hashtags"])
+        except UserError as error:
+            problem, fix = split_fix(str(error), "write HTO1=D1,HTO2=D2")
+        else:
+            nameless = [tag for tag, donor in named.items() if not donor]
+            if nameless and not row["donor"] and not row["cells"]:
+                problem = f"nothing names the donor of {', '.join(nameless)}"
+                fix = f"write {nameless[0]}=D1, or fill in column donor or cells"
+        if problem:
+            problems.append(Problem(file, problem, fix, int(str(number)), "hashtags"))
+    return problems
 
 
 def examine_contrasts(path: str | Path, samples: pd.DataFrame | None, allow_unreplicated: bool = False) -> Examined:
@@ -118,11 +140,15 @@ class _Question:
             self._problem(
                 column,
                 f"the samples sheet has no column {name!r}",
-                f"add it there, or name one of {', '.join(self.samples.columns)}",
+                f"add it there, or name one of {', '.join(self._columns_for(column))}",
             )
             for column, name in named
-            if name not in self.samples
+            if name not in self.samples and not (column == "covariates" and name in REPLICATE_MEANS)
         ]
+
+    def _columns_for(self, column: str) -> list[str]:
+        """What a column of the contrasts may name: the sheet's columns; as covariates also measurements of cells."""
+        return [*map(str, self.samples.columns), *(REPLICATE_MEANS if column == "covariates" else ())]
 
     def _rows(self, dataset: str, faults: list[Problem]) -> pd.DataFrame:
         """Samples of a data set that pass the filter; what is wrong with either is added to ``faults``."""
@@ -183,12 +209,14 @@ class _Question:
 
 
 def count_replicates(rows: pd.DataFrame) -> int | None:
-    """Donors of some samples; None where a per-cell table names them and the sheet cannot know.
+    """Donors of some samples, by hashtag or by row; None where a per-cell table names them and the sheet cannot know.
 
     MSC have donors of their own: where ``msc_donor`` is filled in, several lines held against one donor of immune
     cells are replicates for the classes of the MSC, and the immune classes say that theirs are not.
     """
-    if (rows["donor"] == "").any():
+    tags = rows["hashtags"] if "hashtags" in rows else [""] * len(rows)
+    donors = [sheet_donors(hashtags, donor) for hashtags, donor in zip(tags, rows["donor"], strict=True)]
+    if not all(donors):
         return None
     lines = rows["msc_donor"][rows["msc_donor"] != ""].nunique() if "msc_donor" in rows else 0
-    return int(max(rows["donor"].nunique(), lines))
+    return max(len(set().union(*donors)), int(lines))

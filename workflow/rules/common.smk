@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from immunomod.errors import UserError
 from immunomod.job import share_package_path
+from immunomod.sample.settings import SECTIONS as SAMPLE_SECTIONS
 from immunomod.settings import load_run
 
 share_package_path()

@@ -6,9 +6,16 @@ rule sum_pseudobulks:
         filtered=lambda wildcards: collect(
             "<results>/samples/{sample}/filtered.h5ad", sample=RUN.samples_of([wildcards.dataset])
         ),
+        qc=lambda wildcards: collect("<results>/samples/{sample}/qc.tsv", sample=RUN.samples_of([wildcards.dataset])),
         atlas=lambda wildcards: f"<results>/atlas/{RUN.atlas_of(wildcards.dataset)}.h5ad",
     output:
         pseudobulk="<results>/pseudobulk/{dataset}.h5ad",
+        leakage=report(
+            "<results>/pseudobulk/{dataset}.leakage.tsv",
+            caption="../report/leakage.rst",
+            category="Quality",
+            labels={"table": "partner RNA in replicates", "dataset": "{dataset}"},
+        ),
     log:
         "<logs>/sum_pseudobulks/{dataset}.log",
     benchmark:
@@ -18,6 +25,11 @@ rule sum_pseudobulks:
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        keep_failed=RUN.config["qc"]["keep_failed"],
+        correct_leakage=RUN.config["contrast"]["correct_leakage"],
+        markers=RUN.config["annotation"]["markers"],
+        programs=RUN.config["programs"],
     script:
         "../scripts/sum_pseudobulks.py"
 

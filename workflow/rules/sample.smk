@@ -31,6 +31,8 @@ rule filter_cells:
         filtered="<results>/samples/{sample}/filtered.h5ad",
         cells="<results>/samples/{sample}/cells.tsv.gz",
         qc="<results>/samples/{sample}/qc.tsv",
+        ambient="<results>/samples/{sample}/ambient.tsv",
+        ranks="<results>/samples/{sample}/barcode_ranks.tsv",
     log:
         "<logs>/filter_cells/{sample}.log",
     benchmark:
@@ -42,8 +44,8 @@ rule filter_cells:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         programs=RUN.config["programs"],
-        qc=RUN.config["qc"],
-        doublets=RUN.config["doublets"],
+        markers=RUN.config["annotation"]["markers"],
+        sections={name: RUN.config[name] for name in SAMPLE_SECTIONS},
         seed=RUN.config["seed"],
     script:
         "../scripts/filter_cells.py"

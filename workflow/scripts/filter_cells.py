@@ -1,7 +1,10 @@
-"""Filter one sample's cells, find doublets and score programmes."""
+"""Call one sample's cells, filter them, find doublets and leaked RNA, and score programmes."""
+
+from pathlib import Path
 
 from anndata import read_h5ad
 
+from immunomod.exclusive import load_exclusive_genes
 from immunomod.files import write_h5ad, write_tsv
 from immunomod.job import rule_job
 from immunomod.programs import load_programs
@@ -13,8 +16,9 @@ with rule_job(snakemake):
     result = process_sample(
         read_h5ad(snakemake.input.counts),
         load_programs(params.programs),
-        SampleSettings.from_config(params.qc, params.doublets, params.seed),
+        SampleSettings.from_config(params.sections, params.seed),
+        load_exclusive_genes(Path(params.markers)),
     )
     write_h5ad(result.filtered, snakemake.output.filtered)
-    write_tsv(result.cells, snakemake.output.cells)
-    write_tsv(result.qc, snakemake.output.qc)
+    for name in ("cells", "qc", "ambient", "ranks"):
+        write_tsv(getattr(result, name), snakemake.output[name])

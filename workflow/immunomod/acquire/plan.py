@@ -38,6 +38,7 @@ class SheetRow:
     cells: str = ""
     cells_lane: str = ""
     barcodes: str = ""
+    hashtags: str = ""
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ class Pick:
 
 def sheet_rows(samples: pd.DataFrame, sheet: str) -> list[SheetRow]:
     """The rows of a sample sheet (all values str; index = row number in the file)."""
-    columns = ("sample", "source", "files", "cells", "cells_lane", "barcodes")
+    columns = ("sample", "source", "files", "cells", "cells_lane", "barcodes", "hashtags")
     return [
         SheetRow(sheet, number, **{key: str(row[key]).strip() for key in columns if key in row.index})
         for number, row in samples.iterrows()
@@ -212,16 +213,18 @@ def _triplet_siblings(matrix: Path) -> list[Path]:
 
 
 def refuse_same_matrix(picks: Sequence[Pick]) -> None:
-    """One matrix cannot be all of two samples: file patterns, cell names or a per-cell table's lane must tell them."""
+    """One matrix cannot be all of two samples: file patterns, cell names, hashtags or a per-cell table's lane must tell
+    them.
+    """
     first: dict[tuple[RemoteFile | Path, str], SheetRow] = {}
     for pick in picks:
         if pick.role != COUNTS or pick.shared or pick.row.cells_lane or pick.row.barcodes:
             continue
         other = first.setdefault((pick.source, pick.row.files), pick.row)
-        if other is not pick.row:
+        if other is not pick.row and not (other.hashtags and pick.row.hashtags):
             raise pick.row.error(
                 "files",
                 f"its source gives the same file ({pick.source.name}) as row {other.number}; say in column files "
-                "which files are whose, in column barcodes which cells of one matrix (a pattern such as *-1), or in "
-                "column cells_lane which cells of a per-cell table",
+                "which files are whose, in column barcodes which cells of one matrix (a pattern such as *-1), in "
+                "column hashtags which of a pooled lane, or in column cells_lane which cells of a per-cell table",
             )

@@ -18,6 +18,7 @@ from immunomod.contrast.design import Contrast, Design, stratum_design
 from immunomod.contrast.model import benjamini_hochberg, fit_linear
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.settings import ContrastSettings
+from immunomod.sample.states import REPLICATE_MEANS
 
 COLUMNS = [
     *("contrast", "dataset", "compartment", "cell_class"),
@@ -62,10 +63,23 @@ def composition_effects(
 
 
 def _compartment_totals(obs: pd.DataFrame) -> pd.DataFrame:
-    """One row per replicate and compartment, whose cells are counted together as one class of that name."""
-    totals = obs.groupby(UNIT, observed=True, sort=False)["n_cells"].sum()
+    """One row per replicate and compartment, whose cells are counted together as one class of that name.
+
+    What was measured in the cells is averaged over all of them.
+    """
+    sums = obs.groupby(UNIT, observed=True, sort=False)
     first = obs.drop_duplicates(UNIT).set_index(UNIT)
-    return first.assign(n_cells=totals).reset_index().assign(cell_class=lambda table: table["compartment"].astype(str))
+    for name in REPLICATE_MEANS:
+        if name in obs and pd.api.types.is_numeric_dtype(obs[name]):
+            cells = obs["n_cells"].where(obs[name].notna(), 0)
+            both = obs[UNIT].assign(cells=cells, value=obs[name].fillna(0) * cells)
+            over = both.groupby(UNIT, observed=True, sort=False)[["value", "cells"]].sum()
+            first[name] = over["value"] / over["cells"].where(over["cells"] > 0)
+    return (
+        first.assign(n_cells=sums["n_cells"].sum())
+        .reset_index()
+        .assign(cell_class=lambda table: table["compartment"].astype(str))
+    )
 
 
 def _count_class(design: Design, totals: pd.DataFrame, members: pd.DataFrame, cell_class: str) -> NDArray[np.int64]:

@@ -255,14 +255,18 @@ def _units(
         }
     )
     extra = [name for name in dict.fromkeys([*contrast.covariates, "batch"]) if name in rows]
+    measured = [name for name in extra if pd.api.types.is_numeric_dtype(rows[name])]
     for name in extra:
-        table[f"covariate:{name}"] = rows[name].astype(str)
+        table[f"covariate:{name}"] = rows[name] if name in measured else rows[name].astype(str)
     table["row"] = np.flatnonzero(chosen)
     table = table.sort_values(["block", "replicate", "sample", "donor", "arm"], kind="stable")
     grouped = table.groupby(["block", "replicate", "arm"], sort=False)
-    join = {name: (name, _joined) for name in ("sample", "donor", *(f"covariate:{name}" for name in extra))}
+    texts = [f"covariate:{name}" for name in extra if name not in measured]
+    join = {name: (name, _joined) for name in ("sample", "donor", *texts)}
     units = grouped.agg(n_cells=("n_cells", "sum"), **join).reset_index()
     numbers = grouped.ngroup().to_numpy()
+    for name in (f"covariate:{name}" for name in measured):
+        units[name] = _mean_over_cells(table[name], table["n_cells"], numbers, len(units))
     membership = sparse.csr_matrix(
         (np.ones(len(table)), (numbers, table["row"].to_numpy())), shape=(len(units), len(replicates))
     )
@@ -288,6 +292,14 @@ def _is_msc(rows: pd.DataFrame) -> bool:
 
 def _joined(values: pd.Series) -> str:
     return "+".join(dict.fromkeys(values))
+
+
+def _mean_over_cells(values: pd.Series, n_cells: pd.Series, unit: NDArray[np.integer], n_units: int) -> Floats:
+    """Mean of a measured covariate over the cells of each unit; NaN where it was measured in none of its rows."""
+    weight = n_cells.to_numpy(dtype=np.float64) * values.notna().to_numpy()
+    total = np.bincount(unit, weights=weight * values.fillna(0).to_numpy(dtype=np.float64), minlength=n_units)
+    cells = np.bincount(unit, weights=weight, minlength=n_units)
+    return np.asarray(np.divide(total, cells, out=np.full(n_units, np.nan), where=cells > 0))
 
 
 def _layout(contrast: Contrast, units: pd.DataFrame, membership: sparse.csr_matrix, notes: list[str]) -> Design:
@@ -403,7 +415,12 @@ def _indicators(labels: pd.Series) -> Floats:
 
 
 def _covariate(values: pd.Series) -> Floats:
-    """One centred column for numbers, else indicators; an empty field is a level of its own."""
+    """One centred column for numbers, else indicators; an empty field is a level of its own.
+
+    A measured covariate that is unknown in some units takes its mean there, and says nothing if it is in all.
+    """
+    if pd.api.types.is_numeric_dtype(values):
+        return np.asarray((values - values.mean()).fillna(0.0).to_numpy(dtype=np.float64)[:, None])
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers.notna().all():
         return np.asarray((numbers - numbers.mean()).to_numpy(dtype=np.float64)[:, None])

@@ -13,10 +13,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import stats
 
 from immunomod.contrast.design import Contrast, Design, stratum_design
+from immunomod.contrast.leakage import Leakage, leakage_of
+from immunomod.contrast.model import benjamini_hochberg, fit_linear
 from immunomod.contrast.normalise import Floats
-from immunomod.contrast.scores import effective_library
+from immunomod.contrast.scores import effective_library, measure_expression
 from immunomod.contrast.settings import ContrastSettings
 
 COLUMNS = ["gene", "base_mean", "log2_fold_change", "se", "statistic", "p_value", "fdr", "ambient_suspect"]
@@ -25,6 +28,8 @@ MIN_COUNT = 10.0
 MIN_TOTAL_COUNT = 15.0
 LARGE_GROUP = 10
 SHARE_OF_LARGE_GROUP = 0.7
+#: A rise of the uncorrected counts by less than this share asks for no explanation.
+RISE = 0.1
 
 
 def gene_effects(
@@ -43,7 +48,7 @@ def gene_effects(
             table = empty_table()
             if design.status == "tested":
                 counts = np.asarray((design.membership @ stratum.X).todense(), dtype=np.float64)
-                table = fit_genes(counts, stratum.var_names, design)
+                table = fit_genes(counts, stratum.var_names, design, leakage_of(stratum, design.membership))
             if len(contrast.datasets) > 1:
                 table["dataset"] = dataset
             tables.setdefault(cell_class, []).append(table)
@@ -60,8 +65,12 @@ def empty_table() -> pd.DataFrame:
     return pd.DataFrame(columns=COLUMNS)
 
 
-def fit_genes(counts: Floats, genes: pd.Index, design: Design) -> pd.DataFrame:
+def fit_genes(counts: Floats, genes: pd.Index, design: Design, leakage: Leakage | None = None) -> pd.DataFrame:
     """Wald tests of the design's effect for every gene with enough counts.
+
+    What leaked is taken out of the counts first. A gene's standard error is widened by the error of that which all
+    units share (:class:`immunomod.contrast.leakage.Leakage`), and a gene that cannot be told from leakage has no
+    p-value.
 
     Parameters
     ----------
@@ -71,13 +80,17 @@ def fit_genes(counts: Floats, genes: pd.Index, design: Design) -> pd.DataFrame:
         Names of the genes.
     design
         A design with status ``tested``.
+    leakage
+        What leaked into the units; nothing where it is None.
 
     Returns
     -------
     One row per gene that passes :func:`expressed_genes`, by p-value then name. ``base_mean``: mean of normalised
     counts; ``log2_fold_change`` and ``se``: maximum-likelihood estimate of test over reference (for a trend per unit of
     the variable), unshrunken, log2; ``fdr`` by Benjamini and Hochberg after PyDESeq2's independent filtering (empty
-    for genes that it, or Cook's distance, takes out). Empty if no gene passes or the model cannot be fitted.
+    for genes that it, or Cook's distance, takes out). ``ambient_suspect``: whether what leaked, at its estimate plus
+    two standard errors, explains the whole of a rise that the uncorrected counts show; empty where nothing leaked into
+    the gene. Empty if no gene passes or the model cannot be fitted.
 
     Notes
     -----
@@ -85,14 +98,68 @@ def fit_genes(counts: Floats, genes: pd.Index, design: Design) -> pd.DataFrame:
     the programme scores: the median of ratios has no gene to stand on when every gene is zero somewhere, which is the
     rule in small strata.
     """
+    arms = design.units["arm"].to_numpy()
+    leaks = leakage is not None and bool(leakage.expected.any())
+    own = np.maximum(counts - leakage.expected, 0.0) if leaks and leakage is not None else counts
     kept = expressed_genes(counts, design)
     if not kept.any():
         return empty_table()
     order = np.argsort(genes[kept].to_numpy(dtype=str), kind="stable")
     chosen = np.flatnonzero(kept)[order]
-    library = effective_library(counts, design.units["arm"].to_numpy())
-    table = _deseq(counts[:, chosen], genes[chosen], design, library)
+    if not leaks or leakage is None:
+        table = _deseq(own[:, chosen], genes[chosen], design, effective_library(counts, arms))
+        return table.sort_values(["p_value", "gene"], kind="stable", ignore_index=True)[COLUMNS]
+    expression = measure_expression(counts, arms, 1.0, leakage)
+    usable = chosen[(own[:, chosen] >= 0.5).any(axis=0)]
+    table = _deseq(own[:, usable], genes[usable], design, expression.library)
+    if table.empty:
+        return table
+    error = fit_linear(expression.log2_error[:, usable], design.effect, design.nuisance).estimate
+    table = _widened(table, np.abs(error), expression.detected[usable])
+    # genes of which nothing is left have no model, but are suspects all the same
+    nothing_left = pd.DataFrame({"gene": genes[np.setdiff1d(chosen, usable)], "base_mean": 0.0})
+    table = pd.concat([table, nothing_left], ignore_index=True) if len(nothing_left) else table
+    positions = genes.get_indexer(pd.Index(table["gene"]))
+    table["ambient_suspect"] = _suspect(counts[:, positions], design, expression.library, leakage, positions)
     return table.sort_values(["p_value", "gene"], kind="stable", ignore_index=True)[COLUMNS]
+
+
+def _widened(table: pd.DataFrame, error: Floats, detected: NDArray[np.bool_]) -> pd.DataFrame:
+    """The table with ``error`` added to the standard errors, and no test for genes that leakage hides."""
+    se = np.sqrt(table["se"].to_numpy(dtype=np.float64) ** 2 + error**2)
+    known = table["p_value"].notna().to_numpy() & detected
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = table["log2_fold_change"].to_numpy(dtype=np.float64) / se
+    p_value = np.where(known, 2 * stats.norm.sf(np.abs(statistic)), np.nan)
+    # the genes that PyDESeq2's independent filtering left in
+    filtered = np.where(table["fdr"].notna().to_numpy(), p_value, np.nan)
+    return table.assign(se=se, statistic=statistic, p_value=p_value, fdr=benjamini_hochberg(filtered))
+
+
+def _suspect(
+    counts: Floats, design: Design, library: Floats, leakage: Leakage, genes: NDArray[np.intp]
+) -> NDArray[np.object_]:
+    """Per gene ``True`` where leakage can explain a rise, ``False`` where not, None where nothing leaked into it.
+
+    The arms are compared by what the design's effect weighs up and down: for a trend, units above its mean and below.
+    """
+    expected, variance = leakage.expected[:, genes], leakage.variance[:, genes]
+    common = leakage.error[:, None] * expected
+    up = design.effect > design.effect.mean()
+    raw, leaked, most = [], [], []
+    for rows in (up, ~up):
+        depth = library[rows].sum()
+        raw.append(counts[rows].sum(axis=0) / depth)
+        leaked.append(expected[rows].sum(axis=0) / depth)
+        most.append(leaked[-1] + 2 * np.sqrt(variance[rows].sum(axis=0) + common[rows].sum(axis=0) ** 2) / depth)
+    # the arm into which more leaked rises over the other, and falls back below it without all that may have leaked
+    more = leaked[0] >= leaked[1]
+    rise = np.where(more, raw[0] - raw[1], raw[1] - raw[0])
+    left = np.where(more, raw[0] - most[0] - (raw[1] - leaked[1]), raw[1] - most[1] - (raw[0] - leaked[0]))
+    explained = (rise > RISE * np.minimum(*raw)) & (left <= 0)
+    suspect: NDArray[np.object_] = explained.astype(object)
+    suspect[expected.sum(axis=0) < 0.5] = None
+    return suspect
 
 
 def expressed_genes(counts: Floats, design: Design) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from immunomod.contrast.design import TEST, Contrast, Design, stratum_design
+from immunomod.contrast.leakage import leakage_of, organism_of
 from immunomod.contrast.model import (
     LinearFit,
     benjamini_hochberg,
@@ -112,14 +113,14 @@ def program_effects(
     parts: list[ProgramEffects] = []
     for dataset in contrast.datasets:
         stratum = pseudobulks[dataset]
-        organism = _organism(stratum)
+        organism = organism_of(stratum)
         meta, weights = programmes.meta_for(organism), programmes.weights(organism)
         classes = stratum.obs[["cell_class", "compartment", "lineage"]].astype(str).drop_duplicates("cell_class")
         for cell_class, compartment, lineage in classes.sort_values("cell_class").itertuples(index=False):
             chosen = [
                 name for name in meta.index if applies_to(str(meta.at[name, "compartment"]), compartment, lineage)
             ]
-            design = stratum_design(contrast, stratum.obs, cell_class, settings.min_cells)
+            design = _with_left_out(stratum_design(contrast, stratum.obs, cell_class, settings.min_cells), stratum)
             key = [seed, zlib.crc32(f"{contrast.name}|{dataset}|{cell_class}".encode())]
             labels = {"contrast": contrast.name, "dataset": dataset, "cell_class": cell_class}
             parts.append(_stratum(labels, design, stratum, meta.loc[chosen], weights[chosen], settings, key))
@@ -133,9 +134,14 @@ def program_effects(
     )
 
 
-def _organism(stratum: AnnData) -> str:
-    values = set(stratum.obs["organism"].astype(str)) - {""} if "organism" in stratum.obs else set()
-    return values.pop() if len(values) == 1 else "human"
+def _with_left_out(design: Design, stratum: AnnData) -> Design:
+    """The design, its words naming the samples that failed quality control and take no part."""
+    left_out = sorted(str(sample) for sample in stratum.uns.get("left_out", {}))
+    if not left_out:
+        return design
+    note = f"left out, failed quality control: {', '.join(left_out)}"
+    reason = f"{design.reason}; {note}" if design.reason else ""
+    return replace(design, model="; ".join(part for part in (design.model, note) if part), reason=reason)
 
 
 def _concat(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
@@ -176,7 +182,9 @@ def _stratum(
         return ProgramEffects(effects=table, scores=empty, genes=empty, design=described)
 
     counts = np.asarray((design.membership @ stratum.X).todense(), dtype=np.float64)
-    expression = measure_expression(counts, design.units["arm"].to_numpy(), settings.min_count)
+    arms = design.units["arm"].to_numpy()
+    leakage = leakage_of(stratum, design.membership)
+    expression = measure_expression(counts, arms, settings.min_count, leakage)
     gene_fit = fit_linear(expression.log2, design.effect, design.nuisance)
     used = programme_weights(weights, stratum.var_names, expression.detected)
     table["genes_found"] = (used != 0).sum(axis=0).reindex(meta.index).to_numpy(dtype=int)
@@ -184,11 +192,15 @@ def _stratum(
     scored = used.loc[:, used.columns.isin(table.loc[enough, "program"])].reindex(columns=table.loc[enough, "program"])
     positions = stratum.var_names.get_indexer(scored.index)
     scores = expression.log2[:, positions] @ scored.to_numpy()
-    estimates = _estimates(design, scores, settings, key[1] ^ key[0])
+    common = _common_variance(design, expression.log2_error[:, positions], scored.to_numpy())
+    estimates = _estimates(design, scores, common, settings, key[1] ^ key[0])
     estimates["null_z"] = _null_z(estimates["effect"], scored, gene_fit, expression, stratum.var_names, settings, key)
     for name in ESTIMATES:
         table.loc[enough, name] = estimates[name]
     _settle(table, enough, design, weights, used, settings)
+    table["effect_raw"] = table["effect"]
+    if leakage is not None and leakage.expected.any():
+        table["effect_raw"] = _raw_effect(design, counts, arms, weights, stratum.var_names, settings, table)
     return ProgramEffects(
         effects=table,
         scores=_score_table(labels, design, scores, list(scored.columns)),
@@ -197,15 +209,52 @@ def _stratum(
     )
 
 
-def _estimates(design: Design, scores: Floats, settings: ContrastSettings, seed: int) -> dict[str, Floats]:
-    """Effect, interval, p-values and standardised effect per programme (columns of ``scores``)."""
+def _common_variance(design: Design, error: Floats, weights: Floats) -> Floats:
+    """Variance of each programme's effect from errors that all units share; genes err independently.
+
+    ``error`` is units x genes, ``weights`` genes x programmes.
+    """
+    per_gene = fit_linear(error, design.effect, design.nuisance).estimate
+    return np.asarray(per_gene**2 @ weights**2)
+
+
+def _raw_effect(
+    design: Design,
+    counts: Floats,
+    arms: NDArray[np.object_],
+    weights: pd.DataFrame,
+    genes: pd.Index,
+    settings: ContrastSettings,
+    table: pd.DataFrame,
+) -> Floats:
+    """Effects of the counts as they are, leaked molecules included, in the order of ``table``."""
+    expression = measure_expression(counts, arms, settings.min_count)
+    used = programme_weights(weights, genes, expression.detected)
+    scores = expression.log2[:, genes.get_indexer(used.index)] @ used.to_numpy()
+    effect = pd.Series(fit_linear(scores, design.effect, design.nuisance).estimate, index=used.columns)
+    effect[(used != 0).sum(axis=0) < settings.min_genes] = np.nan
+    return np.asarray(effect.reindex(table["program"]), dtype=np.float64)
+
+
+def _estimates(
+    design: Design, scores: Floats, common: Floats, settings: ContrastSettings, seed: int
+) -> dict[str, Floats]:
+    """Effect, interval, p-values and standardised effect per programme (columns of ``scores``).
+
+    ``common`` is the variance of the effects that replicates do not show. It adds to that of the model, with degrees of
+    freedom after Satterthwaite (1946), its own being taken for known.
+    """
     fit = fit_linear(scores, design.effect, design.nuisance)
     result = {name: np.full(scores.shape[1], np.nan) for name in ESTIMATES} | {"effect": fit.estimate}
     if design.status != "tested" or not scores.shape[1]:
         return result
-    variance, df = moderated_variance(fit.variance, fit.df)
-    result["df"] = np.full(scores.shape[1], df)
-    result["se"] = np.sqrt(variance * fit.unscaled)
+    variance, moderated_df = moderated_variance(fit.variance, fit.df)
+    between = variance * fit.unscaled
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = np.where(common > 0, moderated_df * ((between + common) / between) ** 2, moderated_df)
+    result["df"] = np.minimum(df, MAX_DF)
+    df = result["df"]
+    result["se"] = np.sqrt(between + common)
     half_width = stats.t.ppf((1 + settings.confidence) / 2, df) * result["se"]
     result["ci_low"], result["ci_high"] = fit.estimate - half_width, fit.estimate + half_width
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -296,6 +345,7 @@ def _null_z(
 
 
 MATCHES = 50
+MAX_DF = 1e6
 
 
 def _settle(
@@ -307,7 +357,6 @@ def _settle(
     settings: ContrastSettings,
 ) -> None:
     """Fill what follows from the estimates: raw effect, agreement with the expected sign, low coverage."""
-    table["effect_raw"] = table["effect"]
     expected = table["expected_sign"].map({"+": 1.0, "-": -1.0})
     judged = expected.notna() & table["effect"].notna()
     table.loc[judged, "agrees"] = np.where(np.sign(table["effect"]) == expected, "yes", "no")[judged]

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData, read_h5ad
+from anndata import AnnData
 from scipy import sparse
+
+from immunomod.sample.states import replicate_means
 
 UNIT = ["sample", "donor", "cell_class"]
 CLASS_COLUMNS = ["compartment", "lineage"]
@@ -35,7 +37,8 @@ def pseudobulk(samples: Iterable[str | Path | AnnData], cells: pd.DataFrame) -> 
     -------
     AnnData with one row per replicate and cell class, ordered by name. ``obs``: ``sample, donor, cell_class,
     compartment, lineage, n_cells`` and every text column of ``cells`` that is constant inside each replicate: the
-    sheet's columns (barcodes vary, and drop out; numbers are measurements of cells). ``X``: int64 sums (CSR), units x
+    sheet's columns (barcodes vary, and drop out; numbers are measurements of cells), and the means over its cells of
+    cell cycle and stress (:data:`immunomod.sample.states.REPLICATE_MEANS`). ``X``: int64 sums (CSR), units x
     gene symbols; features with the same symbol are added up, genes are the union over samples, and a gene that a
     sample's file does not list counts zero there. ``var["n_samples"]``: the number of samples that list the gene.
 
@@ -58,7 +61,9 @@ def pseudobulk(samples: Iterable[str | Path | AnnData], cells: pd.DataFrame) -> 
     units = pd.concat([part.units for part in parts], ignore_index=True)
     first = cells.groupby(UNIT, observed=True, sort=False)[carried].first()
     described = first.reindex(pd.MultiIndex.from_frame(units[UNIT])).reset_index(drop=True).apply(_text)
-    obs = pd.concat([units[UNIT], described, units["n_cells"]], axis=1)
+    means = replicate_means(cells, UNIT).drop(columns=carried, errors="ignore")
+    measured = means.reindex(pd.MultiIndex.from_frame(units[UNIT])).reset_index(drop=True)
+    obs = pd.concat([units[UNIT], described, measured, units["n_cells"]], axis=1)
     obs.index = pd.Index(["|".join(unit) for unit in units[UNIT].itertuples(index=False)])
     order = units.sort_values(UNIT, kind="stable").index.to_numpy()
     n_samples = np.sum([genes.isin(part.symbols) for part in parts], axis=0)
@@ -76,11 +81,13 @@ class _SampleSums:
 
 def _sum_sample(source: str | Path | AnnData, cells: pd.DataFrame) -> _SampleSums | None:
     """One product with a units x cells indicator matrix, one with a features x symbols one; None without cells."""
-    sample = source if isinstance(source, AnnData) else read_h5ad(source)
+    sample = source if isinstance(source, AnnData) else _read_counts(Path(source))
     kept = sample.obs_names.isin(cells.index)
     if not kept.any():
         return None
-    counts = sparse.csr_matrix(sample.layers.get("counts", sample.X))[kept]
+    counts = sparse.csr_matrix(sample.layers.get("counts", sample.X))
+    if not kept.all():
+        counts = counts[kept]
     if np.any(counts.data != np.rint(counts.data)):
         name = "a sample" if isinstance(source, AnnData) else str(source)
         raise ValueError(f"pseudobulk: {name} holds values that are not whole counts")
@@ -93,6 +100,22 @@ def _sum_sample(source: str | Path | AnnData, cells: pd.DataFrame) -> _SampleSum
     ones = np.ones(len(codes), np.int64)
     per_symbol = sparse.csr_matrix((ones, (np.arange(len(codes)), codes)), (len(codes), len(names)))
     return _SampleSums(units, pd.Index(names), ((per_unit @ counts.astype(np.int64)) @ per_symbol).tocsr())
+
+
+def _read_counts(path: Path) -> AnnData:
+    """Raw counts of a ``filtered.h5ad``, without its other matrices."""
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path, "r") as file:
+        counts = read_elem(file["layers/counts"] if "layers/counts" in file else file["X"])
+        return AnnData(counts, obs=read_elem(file["obs"]), var=read_elem(file["var"]))
+
+
+def failed_samples(qc: pd.DataFrame) -> dict[str, str]:
+    """Samples whose verdict is ``fail``, and the reason; ``qc``: rows of ``qc.tsv``."""
+    failed = qc[qc["verdict"].astype(str) == "fail"]
+    return dict(zip(failed["sample"].astype(str), _text(failed["reason"]), strict=True))
 
 
 def _onto(part: _SampleSums, genes: pd.Index) -> sparse.csr_matrix:

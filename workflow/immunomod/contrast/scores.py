@@ -32,12 +32,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from immunomod.contrast.leakage import Leakage
 from immunomod.contrast.normalise import Floats, tmm_factors
 
 PRIOR_COUNT = 0.5
 WELL_MEASURED = 5.0
 MIN_GENES_FOR_TMM = 50
 OUTLIER = 2.5
+#: Leakage noise up to which a count keeps its own logarithm, relative to the count.
+KNOWN_WITHIN = 0.2
+MAX_PRIOR = 5.0
+#: How far above leakage noise a gene's level must lie: in an arm without much of it, and in one that has it.
+TIMES_NOISE_CLEAN, TIMES_NOISE = 2.0, 5.0
 SIGMA_PER_MAD = 1.4826
 
 
@@ -55,15 +61,24 @@ class Expression:
         Per gene, log2 of the mean count per replicate that ``detected`` looks at.
     share_nonzero
         Per gene, share of the units with at least one count.
+    log2_error
+        Units x genes: standard error of ``log2`` that is the same in all units of a gene, sign included (what leaked
+        may be over- or underestimated in all samples alike); 0 where nothing leaked.
+    library
+        Per unit, the library size behind ``log2``.
     """
 
     log2: Floats
     detected: NDArray[np.bool_]
     abundance: Floats
     share_nonzero: Floats
+    log2_error: Floats
+    library: Floats
 
 
-def measure_expression(counts: Floats, arms: NDArray[np.object_], min_count: float) -> Expression:
+def measure_expression(
+    counts: Floats, arms: NDArray[np.object_], min_count: float, leakage: Leakage | None = None
+) -> Expression:
     """log2 expression and detection of every gene; see the module's docstring for the reasons.
 
     Parameters
@@ -74,21 +89,121 @@ def measure_expression(counts: Floats, arms: NDArray[np.object_], min_count: flo
         The arm of each unit (any labels).
     min_count
         Threshold of detection.
+    leakage
+        What leaked into the units, to be taken out; nothing where it is None.
     """
-    library = effective_library(counts, arms)
-    log2 = np.log2((counts + PRIOR_COUNT) / (library + 2 * PRIOR_COUNT)[:, None] * 1e6)
+    if leakage is None or not leakage.expected.any():
+        library = effective_library(counts, arms)
+        log2 = np.log2((counts + PRIOR_COUNT) / (library + 2 * PRIOR_COUNT)[:, None] * 1e6)
+        error = np.zeros_like(counts)
+        separable = np.ones(counts.shape[1], dtype=bool)
+        highest = _highest_rate(counts, library, arms)
+    else:
+        own = counts - leakage.expected
+        library = effective_library(np.maximum(own, 0.0), arms, _well_known(own, leakage))
+        levels = {arm: _arm_level(arms == arm, counts, own, library, leakage) for arm in sorted(set(arms))}
+        separable = _separable(list(levels.values()))
+        log2, error = _own_log2(arms, counts, own, library, leakage, levels)
+        highest = np.max([level.rate for level in levels.values()], axis=0)
     depth = min(_harmonic_mean(library[arms == arm]) for arm in set(arms))
-    expected = _highest_rate(counts, library, arms) * depth
+    expected = highest * depth
     return Expression(
         log2=log2,
-        detected=np.asarray(expected >= min_count),
+        detected=np.asarray((expected >= min_count) & separable),
         abundance=np.log2(np.maximum(expected, 1e-9)),
         share_nonzero=(counts > 0).mean(axis=0),
+        log2_error=error,
+        library=library,
     )
 
 
-def effective_library(counts: Floats, arms: NDArray[np.object_]) -> Floats:
+@dataclass(frozen=True)
+class _ArmLevel:
+    """Per gene, over the units of an arm: the ``rate`` of own molecules, and standard errors that leakage gives it.
+
+    ``noise``: of all leakage noise, the arm's mean over units; ``unit_noise``: of a single unit of the mean size.
+    """
+
+    rate: Floats
+    noise: Floats
+    unit_noise: Floats
+    counting: Floats
+
+
+def _arm_level(chosen: NDArray[np.bool_], counts: Floats, own: Floats, library: Floats, leakage: Leakage) -> _ArmLevel:
+    total = library[chosen].sum()
+    common = (leakage.error[chosen, None] * leakage.expected[chosen]).sum(axis=0)
+    independent = leakage.variance[chosen].sum(axis=0)
+    return _ArmLevel(
+        rate=own[chosen].sum(axis=0) / total,
+        noise=np.sqrt(independent + common**2) / total,
+        unit_noise=np.sqrt(independent * chosen.sum() + common**2) / total,
+        counting=np.maximum(counts[chosen].sum(axis=0) - leakage.expected[chosen].sum(axis=0), 0.0) / total**2,
+    )
+
+
+def _well_known(own: Floats, leakage: Leakage) -> NDArray[np.bool_]:
+    """Genes whose own counts leakage hardly blurs, in every unit: those by which libraries may be compared."""
+    blur = np.sqrt(leakage.variance + (leakage.error[:, None] * leakage.expected) ** 2)
+    return np.asarray((blur <= KNOWN_WITHIN * np.maximum(own, 0.0) + (leakage.expected < 0.5)).all(axis=0))
+
+
+def _separable(levels: list[_ArmLevel]) -> NDArray[np.bool_]:
+    """Genes that can be told from leakage.
+
+    A gene must stand out of the noise that leakage adds in the noisiest arm, at its level in an arm whose own noise is
+    much smaller (its control), or further out at the level of a noisy arm itself: there the noise is in the level too,
+    and taking genes that it happened to raise would find rises where there are none.
+    """
+    noise = np.max([level.noise for level in levels], axis=0)
+    found = noise <= 0
+    for level in levels:
+        times = np.where(level.noise <= noise / 3, TIMES_NOISE_CLEAN, TIMES_NOISE)
+        found |= level.rate >= times * noise
+    return np.asarray(found)
+
+
+def _own_log2(
+    arms: NDArray[np.object_],
+    counts: Floats,
+    own: Floats,
+    library: Floats,
+    leakage: Leakage,
+    levels: dict[object, _ArmLevel],
+) -> tuple[Floats, Floats]:
+    """log2 rates of own molecules, and their common error.
+
+    Where leakage blurs a unit's count little, it is the logarithm of the count less what leaked, with the prior that
+    cancels the leading bias of a logarithm: half the ratio of variance and mean, which is 1/2 where nothing leaked.
+    Where it blurs it more, single counts have no usable logarithm (they may be negative). Then the logarithm is taken
+    of the arm's mean, and the units lie on its tangent: their mean is the arm's, and their scatter is what it was.
+    """
+    scale = (library + 2 * PRIOR_COUNT)[:, None]
+    variance = np.maximum(counts, own) + leakage.variance - leakage.expected
+    positive = np.maximum(own, 0.0)
+    prior = np.clip(variance / np.maximum(2 * positive, 1.0), PRIOR_COUNT, None)
+    log2 = np.log2((positive + np.where(leakage.expected > 0, np.minimum(prior, MAX_PRIOR), PRIOR_COUNT)) / scale * 1e6)
+    blurred = np.zeros(counts.shape[1], dtype=bool)
+    for level in levels.values():
+        blurred |= level.unit_noise > KNOWN_WITHIN * np.maximum(level.rate, 1e-12)
+    error = np.zeros_like(log2)
+    for arm, level in levels.items():
+        rows = np.flatnonzero(arms == arm)
+        total = library[rows].sum()
+        squared = level.noise**2 + level.counting
+        # never below its own standard error (or half a count): an upper bound where nothing stands out
+        rate = np.maximum(level.rate, np.maximum(np.sqrt(squared), PRIOR_COUNT / total))
+        centre = rate + np.maximum(squared, PRIOR_COUNT / total * rate) / (2 * rate)
+        tangent = (np.log2(centre) + (own[rows] / library[rows, None] - level.rate) / rate / np.log(2)) + np.log2(1e6)
+        log2[np.ix_(rows, np.flatnonzero(blurred))] = tangent[:, blurred]
+        error[rows] = leakage.error[rows, None] * leakage.expected[rows] / (library[rows, None] * rate * np.log(2))
+    return log2, error
+
+
+def effective_library(counts: Floats, arms: NDArray[np.object_], comparable: NDArray[np.bool_] | None = None) -> Floats:
     """Library sizes cleared of composition effects by TMM factors, same geometric mean as the plain ones.
+
+    ``comparable`` (genes,) are the genes by which units may be compared; all of them where it is None.
 
     The factors are taken over genes that would be well measured in the shallowest unit. Among sparse genes only those
     with a chance count in the shallower of two libraries are compared, which would make it seem richer than it is.
@@ -96,7 +211,8 @@ def effective_library(counts: Floats, arms: NDArray[np.object_]) -> Floats:
     differential genes before normalising, Kadota et al., Algorithms for Molecular Biology 2012, 7:5.
     """
     library: Floats = np.maximum(counts.sum(axis=1), 1.0)
-    measured = np.flatnonzero(_highest_rate(counts, library, arms) * library.min() >= WELL_MEASURED)
+    is_measured = _highest_rate(counts, library, arms) * library.min() >= WELL_MEASURED
+    measured = np.flatnonzero(is_measured if comparable is None else is_measured & comparable)
     if len(measured) < MIN_GENES_FOR_TMM or not counts[:, measured].sum(axis=1).all():
         return library
     compared = counts[:, measured]

@@ -28,6 +28,8 @@ class ContrastSettings:
         Sign flips or relabellings are enumerated up to this many, and drawn at random beyond.
     confidence
         Level of the intervals.
+    correct_leakage
+        Take the expected leaked partner RNA out of the pseudobulks; without it ``effect`` equals ``effect_raw``.
     allow_unreplicated
         Run a contrast although the sheet gives an arm one donor only: estimates without p-values. It is a mistake
         otherwise, found before the run.
@@ -39,6 +41,7 @@ class ContrastSettings:
     n_random_sets: int = 500
     max_permutations: int = 10_000
     confidence: float = 0.95
+    correct_leakage: bool = True
     allow_unreplicated: bool = False
 
     def __post_init__(self) -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from immunomod.contrast.design import Contrast, Design, stratum_design
 from immunomod.contrast.where import evaluate_where, is_level
 from immunomod.errors import Problem, Severity
+from immunomod.sample.demultiplex.names import sheet_donors
+from immunomod.sample.states import REPLICATE_MEANS
 from immunomod.settings import Run
 
 #: Cell classes that stand for a compartment, by the culture that holds them; a culture not named may hold any.
@@ -22,7 +25,7 @@ CLASSES = {"msc": ("MSC",), "immune": ("immune",), "coculture": ("MSC", "immune"
 ANY_CLASS = "all cells"
 #: Columns that say where files are, or what the design knows already.
 NO_COVARIATES = frozenset(
-    {"sample", "dataset", "source", "files", "cells", "cells_lane", "barcodes", "guessed"}
+    {"sample", "dataset", "source", "files", "cells", "cells_lane", "barcodes", "hashtags", "guessed"}
     | {"condition", "donor", "culture", "stimulus", "msc_donor", "organism", "dose"}
 )
 RESTING = frozenset({"none", "no", "resting", "unstimulated", "rest", "-"})
@@ -68,6 +71,7 @@ def examine_designs(run: Run, donors: Mapping[str, Sequence[str]]) -> Designs:
     comparisons: list[Comparison] = []
     problems: list[Problem] = []
     unknown: list[str] = []
+    donors = dict(donors) | _hashtag_donors(run.samples)
     for number, row in run.contrasts.iterrows():
         contrast = Contrast.from_row({str(key): str(value) for key, value in row.items()})
         place = _Place(run.config["contrasts"], int(str(number)))
@@ -104,6 +108,15 @@ class _Place:
         return Problem(self.file, problem, fix, self.row, column, Severity.WARNING)
 
 
+def _hashtag_donors(samples: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Donors of the samples whose hashtags name them."""
+    if "hashtags" not in samples:
+        return {}
+    tagged = samples[samples["hashtags"] != ""]
+    found = {row["sample"]: sheet_donors(row["hashtags"], row["donor"]) for _, row in tagged.iterrows()}
+    return {sample: donors for sample, donors in found.items() if donors}
+
+
 def _samples(contrast: Contrast, rows: pd.DataFrame) -> pd.DataFrame:
     """Samples of the question, with their ``arm``: test or reference, empty for a trend."""
     rows = rows[evaluate_where(contrast.where, rows)]
@@ -126,15 +139,27 @@ def _compare(
 
 
 def _replicates(rows: pd.DataFrame, donors: Mapping[str, Sequence[str]], n_cells: int) -> pd.DataFrame:
-    """One row per sample, donor and class that the sample's culture can hold, with as many cells as a test needs."""
+    """One row per sample, donor and class that the sample's culture can hold, with as many cells as a test needs.
+
+    What will be measured in the cells is not known yet: random numbers take its place, which use up as many degrees of
+    freedom and change together with nothing.
+    """
     no_culture = bool((rows["culture"] == "").all())
     records = [
         row.to_dict() | {"donor": donor, "cell_class": name, "compartment": name, "n_cells": n_cells}
         for _, row in rows.iterrows()
-        for donor in ([row["donor"]] if row["donor"] else donors[row["sample"]])
+        for donor in _donors(row, donors)
         for name in ((ANY_CLASS,) if no_culture else CLASSES.get(row["culture"], CLASSES[""]))
     ]
-    return pd.DataFrame(records)
+    measured = np.random.default_rng(0).normal(size=(len(records), len(REPLICATE_MEANS)))
+    return pd.DataFrame(records).assign(**dict(zip(REPLICATE_MEANS, measured.T, strict=True)))
+
+
+def _donors(row: pd.Series, donors: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Donors of a sample: by its hashtags, else the row's, else those of its per-cell table."""
+    if row["donor"] and not (row.get("hashtags", "") and row["sample"] in donors):
+        return [str(row["donor"])]
+    return donors[row["sample"]]
 
 
 def _untestable(contrast: Contrast, found: Iterable[Comparison], place: _Place, is_lenient: bool) -> list[Problem]:
@@ -194,7 +219,7 @@ def _idle_covariates(contrast: Contrast, dataset: str, rows: pd.DataFrame, place
             "take it out: it adjusts for nothing",
         )
         for name in contrast.covariates
-        if rows[name].nunique() == 1
+        if name in rows and rows[name].nunique() == 1
     ]
 
 

@@ -30,9 +30,11 @@ from immunomod.errors import Problem, Severity, UserError, split_fix
 from immunomod.files import read_tsv, sha256
 from immunomod.sample.cell_names import ALL, select_cells
 from immunomod.sample.cells_table import CellsTableColumns, join_cells_table, rows_of_library
-from immunomod.sample.choose import choose_matrices
+from immunomod.sample.choose import Choice, choose_matrices
+from immunomod.sample.demultiplex.names import find_hashtags, match_hashtags, parse_hashtags, share_hashtag
+from immunomod.sample.other_features import other_features
 from immunomod.sample.readers.features import feature_columns, gene_counts
-from immunomod.sample.readers.library import LibraryFiles, LibraryHead
+from immunomod.sample.readers.library import LibraryCounts, LibraryFiles, LibraryHead
 from immunomod.sample.readers.sniff import sniff
 from immunomod.sample.readers.tables import read_columns
 from immunomod.settings import Run
@@ -42,7 +44,7 @@ SMALL_BYTES = 5 << 20
 #: Feature tables that are fetched for a data set: its libraries were mapped to one annotation nearly always.
 MOST_FEATURE_TABLES = 3
 HEAD_BYTES = 1 << 16
-_COLUMNS = ("source", "files", "barcodes", "cells", "cells_lane", "organism")
+_COLUMNS = ("source", "files", "barcodes", "cells", "cells_lane", "organism", "hashtags")
 _AFTER_DOWNLOAD = "known after download"
 
 
@@ -73,7 +75,9 @@ class KeptFiles(Client):
 class Library:
     """What is known of a library before its counts are read.
 
-    ``symbols``: current gene symbols where its features are known. ``donors``: those that its per-cell table names.
+    ``symbols``: current gene symbols where its features are known; ``tags``: the matrix's names of its hashtags.
+    ``donors``: those that its per-cell table names; ``is_numbered``: as clusters, and ``clusters`` are those without a
+    name in the config.
     ``stored_bytes``: size of its matrix as it lies, ``is_packed`` where that is compressed. ``waits_for``: why
     something is not known; empty where all is. ``is_faulty``: something is wrong with its files.
     """
@@ -86,7 +90,10 @@ class Library:
     layout: str = ""
     matrix: Path | None = None
     symbols: pd.Index | None = None
+    tags: tuple[str, ...] = ()
     donors: tuple[str, ...] = ()
+    is_numbered: bool = False
+    clusters: tuple[str, ...] = ()
     stored_bytes: int = 0
     is_packed: bool = True
     waits_for: str = ""
@@ -260,6 +267,31 @@ class _DatasetLook:
         else:
             library.symbols = self._symbols(library, head.features, where)
         self._check_cells(library, head, where)
+        if row.hashtags:
+            with self._reporting(library, "hashtags"):
+                self._match_hashtags(library, choice, files)
+
+    def _match_hashtags(self, library: Library, choice: Choice, files: LibraryFiles) -> None:
+        """Whether the matrices list the hashtags that the row names, found as the run finds them."""
+        features: dict[str, list[str]] = {}
+        for matrix in (choice.genes, *choice.others):
+            head = matrix.peek(files)
+            if head.features is None:
+                return
+            nothing = sparse.csr_matrix((0, len(head.features)), dtype=np.int32)
+            table = head.features.reset_index(drop=True)
+            if matrix is choice.genes:
+                other = gene_counts(nothing, table, matrix.file.name, library.organism).other
+            else:
+                other = other_features(LibraryCounts(nothing, pd.Index([]), table, {}))
+            for kind, found in other.items():
+                features.setdefault(kind, []).extend(found.names)
+        tags = find_hashtags(features, self.run.config["demultiplexing"]["hashtags"])
+        named = parse_hashtags(library.row.hashtags)
+        try:
+            library.tags = tuple(match_hashtags(named, features, tags).values())
+        except UserError as error:
+            raise library.row.error("hashtags", f"{choice.genes.file.name}: {error}") from None
 
     def _symbols(self, library: Library, features: pd.DataFrame, where: str) -> pd.Index | None:
         """Current symbols of the genes, found as the run finds them: from the features of a matrix without cells."""
@@ -333,11 +365,14 @@ class _DatasetLook:
             return
         head = library.head
         if head is not None and head.barcodes is not None and len(head.barcodes) == head.n_cells:
-            join = join_cells_table(head.barcodes, path, self.columns, row.cells_lane, row.sample)
+            join = join_cells_table(head.barcodes, path, self.columns, row.cells_lane, row.sample, row.cells)
             rows = join.cells[join.kept]
             library.head = replace(head, n_cells=len(rows), barcodes=head.barcodes[join.kept])
+            listed = join.listed
         else:
-            rows = rows_of_library(path, self.columns, row.cells_lane, row.sample)
+            listed = rows_of_library(path, self.columns, row.cells_lane, row.sample, row.cells)
+            rows = listed.rows
+        library.is_numbered, library.clusters = listed.is_numbered, listed.clusters
         library.donors = tuple(sorted(set(rows["donor"]) - {""})) if "donor" in rows else ()
 
     @contextmanager
@@ -381,10 +416,52 @@ class _DatasetLook:
                 kept += library.picks
         if not self.columns.listed_only:
             self._refuse_lanes_of_one_matrix()
+        self._refuse_shared_hashtags()
+        self._refuse_clusters_of_several_tables()
         for first, second, cells in _overlaps(self.libraries):
             problem = f"{cells} are taken by row {first.row.number} too"
             fix = "write patterns that share no cell"
             self.into.problems.append(Problem(second.row.sheet, problem, fix, int(str(second.row.number)), "barcodes"))
+
+    def _refuse_shared_hashtags(self) -> None:
+        """Cells of one hashtag are one row's, unless the rows take other cells of the matrix."""
+        for position, second in enumerate(self.libraries):
+            for first in self.libraries[:position]:
+                if not (first.row.hashtags and second.row.hashtags) or first.is_faulty or second.is_faulty:
+                    continue
+                if not _share_matrix(first, second) or not _may_share_cells(first, second, self.columns):
+                    continue
+                shared = _shared_hashtag(first, second)
+                if shared:
+                    problem = f"cells of {shared} are taken by row {first.row.number} too"
+                    fix = "name in each row the hashtags that are its own"
+                    number = int(str(second.row.number))
+                    self.into.problems.append(Problem(second.row.sheet, problem, fix, number, "hashtags"))
+                    break
+
+    def _refuse_clusters_of_several_tables(self) -> None:
+        """Clusters are numbered anew in each table: a name for all tables would make strangers of one donor, and
+        without names nothing pairs the donors of two.
+        """
+        numbered = [library for library in self.libraries if library.is_numbered]
+        tables = {(library.row.cells, library.row.cells_lane) for library in numbered}
+        if len(tables) < 2:
+            return
+        column = f"cells_tables.{self.dataset}.donors"
+        sample = numbered[0].row.sample
+        fix = f"name them by sample, such as {{{sample}: {{{_first_cluster(numbered[0])}: D1}}}}"
+        common = [name for name, donor in self.columns.donors.items() if isinstance(donor, str)]
+        if common:
+            problem = (
+                f"{common[0]!r} is named for all samples, but each of {len(tables)} tables numbers its clusters anew"
+            )
+            self.into.problems.append(Problem(self.config_name, problem, fix, column=column))
+        elif unnamed := [library for library in numbered if library.clusters]:
+            problem = (
+                f"donors of {len(unnamed)} samples are clusters that each table numbers anew: they cannot be paired "
+                "across tables"
+            )
+            self.into.problems.append(Problem(self.config_name, problem, fix, None, column, Severity.WARNING))
 
     def _refuse_lanes_of_one_matrix(self) -> None:
         """A lane says what the table knows of a row's cells; which cells are the row's it says only if asked to."""
@@ -392,7 +469,9 @@ class _DatasetLook:
             for first in self.libraries[:position]:
                 lanes = {first.row.cells_lane, second.row.cells_lane}
                 chosen = first.row.barcodes != second.row.barcodes
-                if "" in lanes or len(lanes) == 1 or chosen or first.is_faulty or not _share_matrix(first, second):
+                tagged = bool(first.row.hashtags and second.row.hashtags)
+                told = len(lanes) == 1 or chosen or tagged
+                if "" in lanes or told or first.is_faulty or not _share_matrix(first, second):
                     continue
                 problem = f"row {first.row.number} takes every cell of this matrix too: a lane alone leaves none out"
                 fix = f"set `listed_only: true` in the config, cells_tables.{self.dataset}, or fill column barcodes"
@@ -448,11 +527,35 @@ def _overlaps(libraries: Sequence[Library]) -> Iterator[tuple[Library, Library, 
             common = set(patterns) & set(split_patterns(first.row.barcodes))
             if first.row.cells_lane and second.row.cells_lane and first.row.cells_lane != second.row.cells_lane:
                 continue
+            if first.row.hashtags and second.row.hashtags:
+                continue
             names = _common_cells(first, second)
             if names is not None and len(names):
                 yield first, second, f"{len(names):,} cells ({names[0]}, ...)"
             elif names is None and (common or ALL in {*patterns, *split_patterns(first.row.barcodes)}):
                 yield first, second, f"cells of {second.row.barcodes}"
+
+
+def _may_share_cells(first: Library, second: Library, columns: CellsTableColumns) -> bool:
+    """Whether two rows of one matrix may take the same cells of it, whatever their hashtags."""
+    lanes = {first.row.cells_lane, second.row.cells_lane}
+    if columns.listed_only and len(lanes) == 2 and "" not in lanes:
+        return False
+    if not (first.row.barcodes and second.row.barcodes):
+        return True
+    names = _common_cells(first, second)
+    return bool(len(names)) if names is not None else first.row.barcodes == second.row.barcodes
+
+
+def _shared_hashtag(first: Library, second: Library) -> str:
+    """A hashtag of both rows: by the matrix's names where they are known, else by the sheet's."""
+    if first.tags and second.tags:
+        return next((tag for tag in second.tags if tag in first.tags), "")
+    return share_hashtag(first.row.hashtags, second.row.hashtags)
+
+
+def _first_cluster(library: Library) -> str:
+    return library.clusters[0] if library.clusters else "donor0"
 
 
 def _share_matrix(first: Library, second: Library) -> bool:
@@ -497,9 +600,17 @@ def _same_counts(libraries: Sequence[Library]) -> list[Problem]:
 
 
 def _are_twins(first: Library, second: Library) -> bool:
-    """Whether two rows read one matrix from two places; which of its cells they take may tell them apart."""
+    """Whether two rows read one matrix from two places; which of its cells they take may tell them apart.
+
+    Rows of two organisms take the genes and the cells of each from a mixed matrix (one of a single species is refused
+    by its genes).
+    """
     assert first.matrix is not None and second.matrix is not None
+    if first.organism != second.organism:
+        return False
     if first.row.barcodes or second.row.barcodes or first.row.cells_lane != second.row.cells_lane:
+        return False
+    if first.row.hashtags and second.row.hashtags and not _shared_hashtag(first, second):
         return False
     if first.matrix.resolve() == second.matrix.resolve():
         return first.dataset != second.dataset or first.matrix != second.matrix

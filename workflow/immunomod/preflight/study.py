@@ -18,9 +18,10 @@ from immunomod.errors import Problem, Severity, list_problems, sort_problems
 from immunomod.files import write_text, write_tsv
 from immunomod.preflight.coverage import COLUMNS, examine_coverage
 from immunomod.preflight.designs import Designs, examine_designs
-from immunomod.preflight.libraries import Libraries, client_for, examine_libraries, guesses
+from immunomod.preflight.libraries import Libraries, Library, client_for, examine_libraries, guesses
 from immunomod.preflight.resources import Needs, estimate
 from immunomod.preflight.tables import examine_markers, examine_programs
+from immunomod.sample.demultiplex.names import sheet_donors
 from immunomod.settings import Run, examine_run, read_config
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def check_study(
         return Findings(tuple(sort_problems(problems)), pd.DataFrame(columns=list(COLUMNS)), "")
     problems += [*guesses(run), *_lonely_datasets(run)]
     client = client_for(_transfer(run, is_patient), is_offline)
-    skip = examined.samples.faulty_rows("sample", "dataset", "source", "files", "cells")
+    skip = examined.samples.faulty_rows("sample", "dataset", "source", "files", "cells", "hashtags")
     libraries = examine_libraries(run, results, client, name, skip)
     problems += libraries.problems
     table = pd.DataFrame(columns=list(COLUMNS))
@@ -198,7 +199,8 @@ def _summary(
 def _dataset_in_words(run: Run, dataset: str, libraries: Libraries) -> str:
     rows = run.samples[run.samples["dataset"] == dataset]
     looked_at = libraries.of(dataset)
-    donors = {donor for donor in rows["donor"] if donor} | {name for one in looked_at for name in one.donors}
+    donors = {name for _, row in rows.iterrows() for name in sheet_donors(row["hashtags"], row["donor"])}
+    donors |= {name for one in looked_at for name in one.donors if not _is_named_by_hashtag(one)}
     heads = [one.head for one in looked_at if one.head is not None]
     cells = [head.n_cells for head in heads if head.n_cells is not None]
     parts = [f"{run.organisms[dataset]}", _plural(len(rows), "sample"), _plural(len(donors), "donor")]
@@ -214,6 +216,10 @@ def _dataset_in_words(run: Run, dataset: str, libraries: Libraries) -> str:
         }
     )
     return ", ".join([*parts, *([f"also {', '.join(others)}"] if others else [])])
+
+
+def _is_named_by_hashtag(library: Library) -> bool:
+    return bool(library.row.hashtags and sheet_donors(library.row.hashtags, ""))
 
 
 def _coverage_in_words(coverage: pd.DataFrame, programs: ProgramSet) -> str:

@@ -6,6 +6,10 @@ was elsewhere. Joined by barcode alone, such a cell silently takes the donor and
 rows are first restricted to the library's lane, then matched by exact name, and only what is left is matched after
 removing such a suffix, where that is unambiguous.
 
+Tables of demuxlet, freemuxlet, vireo and souporcell need no columns named
+(:mod:`immunomod.sample.demultiplex.genotypes`). Their clusters are numbered anew in each lane, so without names from
+the config a cluster's donor carries the table's name: ``donor0`` of two lanes never becomes a pair.
+
 Where each cell is a GEO sample of its own, the series' family SOFT file is the table: one row per sample, see
 :mod:`immunomod.sample.soft_table`.
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from immunomod.errors import UserError
+from immunomod.sample.demultiplex.genotypes import GenotypeTable, are_clusters, read_genotypes, recognise_genotypes
 from immunomod.sample.readers.sniff import Kind, sniff
 from immunomod.sample.readers.tables import read_labelled_table
 from immunomod.sample.soft_table import is_soft, read_soft_table
@@ -58,6 +63,9 @@ class CellsTableColumns:
     listed_only
         Keep only cells that the table lists (for the library's lane): a combined matrix split by a table, or an
         author's own choice of cells.
+    donors
+        Names of donors by what the table calls them: ``{donor0: P1}``. Clusters are numbered anew in each lane; where
+        a data set has several such tables, by sample: ``{lane1: {donor0: P1}, lane2: {donor0: P3}}``.
     """
 
     barcode: str = ""
@@ -67,6 +75,7 @@ class CellsTableColumns:
     label: str = ""
     doublet: str = ""
     listed_only: bool = False
+    donors: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.barcode_pattern:
@@ -80,6 +89,12 @@ class CellsTableColumns:
                 f"config, cells_tables, barcode_pattern: {self.barcode_pattern!r} has {groups} groups; put brackets "
                 "around what is the barcode, once"
             )
+
+    def donors_of(self, sample: str) -> dict[str, str]:
+        """Names of donors that hold for a sample: those of its own beside those given for all."""
+        own = self.donors.get(sample, {})
+        common = {name: donor for name, donor in self.donors.items() if isinstance(donor, str)}
+        return common | (dict(own) if isinstance(own, Mapping) else {})
 
     @property
     def lanes(self) -> tuple[str, ...]:
@@ -98,7 +113,14 @@ class CellsTableColumns:
         listed_only = bool(values.pop("listed_only", False))
         lane = values.pop("lane", "")
         lane = tuple(map(str, lane)) if isinstance(lane, list | tuple) else str(lane)
-        return cls(**{key: str(value) for key, value in values.items()}, lane=lane, listed_only=listed_only)
+        donors = {
+            str(key): {str(name): str(donor) for name, donor in value.items()}
+            if isinstance(value, Mapping)
+            else str(value)
+            for key, value in values.pop("donors", {}).items()
+        }
+        named = {key: str(value) for key, value in values.items()}
+        return cls(**named, lane=lane, listed_only=listed_only, donors=donors)
 
 
 def locate_cells_table(pattern: str, manifest: pd.DataFrame) -> Path:
@@ -117,20 +139,40 @@ def locate_cells_table(pattern: str, manifest: pd.DataFrame) -> Path:
 
 
 @dataclass(frozen=True)
+class LibraryRows:
+    """A library's rows of a per-cell table.
+
+    ``rows``: ``barcode``, and ``donor``, ``label``, ``doublet`` where given, all str. ``unnamed``: rows without a
+    barcode. ``program``: which wrote the table, where it was recognised. ``is_numbered``: its donors are numbers of
+    clusters; ``clusters`` are those that the config does not name.
+    """
+
+    rows: pd.DataFrame
+    unnamed: int
+    program: str = ""
+    is_numbered: bool = False
+    clusters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class CellsJoin:
     """What a per-cell table says of each of a library's cells.
 
     ``cells``: one row per barcode, in their order; columns ``in_cells_table`` (bool), ``donor``, ``author_label``,
     ``author_doublet`` (str, empty where unknown; only those that the table has). ``decision`` says how they were
     matched. ``kept``: which of the library's cells stay, shape (cells,); all of them unless only listed ones do.
+    ``listed``: the library's rows of the table.
     """
 
     cells: pd.DataFrame
     decision: str
     kept: NDArray[np.bool_]
+    listed: LibraryRows
 
 
-def join_cells_table(barcodes: pd.Index, path: Path, columns: CellsTableColumns, lane: str, sample: str) -> CellsJoin:
+def join_cells_table(
+    barcodes: pd.Index, path: Path, columns: CellsTableColumns, lane: str, sample: str, name: str = ""
+) -> CellsJoin:
     """Join the per-cell table at ``path`` to the cells of one library.
 
     Parameters
@@ -142,15 +184,18 @@ def join_cells_table(barcodes: pd.Index, path: Path, columns: CellsTableColumns,
     lane
         Value of the lane column that marks this library's rows; empty where the table has no lane column.
     sample
-        Name of the library, for messages.
+        Name of the library, for messages and for the config's names of donors.
+    name
+        The table as the sheet names it; the file's name where it is empty.
 
     Raises
     ------
     UserError
-        For an absent column or lane, barcodes that match nothing, and every match that is not one to one.
+        For an absent column or lane, names of donors that the table does not hold, barcodes that match nothing, and
+        every match that is not one to one.
     """
-    table, unnamed = _read(path, columns)
-    rows = _rows_of_lane(table, path, columns, lane, sample)
+    library = rows_of_library(path, columns, lane, sample, name)
+    rows, unnamed = library.rows, library.unnamed
     names = rows["barcode"]
     if repeated := list(names[names.duplicated()].unique()):
         raise UserError(
@@ -168,15 +213,22 @@ def join_cells_table(barcodes: pd.Index, path: Path, columns: CellsTableColumns,
     positions = pd.Series([match.get(barcode, -1) for barcode in barcodes], index=barcodes)
     found = (positions >= 0).to_numpy()
     cells = pd.DataFrame({"in_cells_table": found}, index=barcodes)
-    for role, name in (("donor", "donor"), ("label", "author_label"), ("doublet", "author_doublet")):
+    for role, column in (("donor", "donor"), ("label", "author_label"), ("doublet", "author_doublet")):
         if role in rows:
             values = pd.Series("", index=barcodes, dtype=object)
             values[found] = rows[role].to_numpy()[positions[found]]
-            cells[name] = values
+            cells[column] = values
     parts = [
         f"{found.sum():,} of {len(barcodes):,} barcodes found{f' in lane {lane!r}' if lane else ''}: "
         f"{found.sum() - stripped:,} by name, {stripped:,} after removing the suffix that had made them unique"
     ]
+    if library.program:
+        parts.insert(0, f"a table of {library.program}")
+    if library.clusters:
+        parts.append(
+            f"its donors are clusters ({', '.join(library.clusters)}), the same in no other table unless the config "
+            "names them (cells_tables, donors)"
+        )
     if unnamed:
         parts.append(f"{unnamed:,} rows of the table without a barcode left out")
     if lacking := len(names) - len(match):
@@ -184,28 +236,51 @@ def join_cells_table(barcodes: pd.Index, path: Path, columns: CellsTableColumns,
     if columns.listed_only:
         parts.append(f"only listed cells kept: {(~found).sum():,} left out")
     kept = found if columns.listed_only else np.ones(len(barcodes), dtype=bool)
-    return CellsJoin(cells, "; ".join(parts), kept)
+    return CellsJoin(cells, "; ".join(parts), kept, library)
 
 
-def rows_of_library(path: Path, columns: CellsTableColumns, lane: str, sample: str) -> pd.DataFrame:
-    """Rows of a per-cell table that are a library's: ``barcode``, and ``donor``, ``label``, ``doublet`` where given.
+def rows_of_library(path: Path, columns: CellsTableColumns, lane: str, sample: str, name: str = "") -> LibraryRows:
+    """Rows of a per-cell table that are a library's; see :func:`join_cells_table` for the parameters.
 
     Raises
     ------
     UserError
-        For an absent column or lane.
+        For an absent column or lane, and for names of donors that the table does not hold.
     """
-    table, _ = _read(path, columns)
-    return _rows_of_lane(table, path, columns, lane, sample)
+    table = _read_table(path)
+    is_told = bool(columns.barcode or columns.donor or columns.doublet)
+    program = None if is_told else recognise_genotypes(table)
+    every, unnamed = _read(table, path, columns, program)
+    rows = _rows_of_lane(every, path, columns, lane, sample)
+    if "donor" not in rows:
+        return LibraryRows(rows, unnamed)
+    names = columns.donors_of(sample)
+    held = sorted(set(every["donor"]) - {""})
+    if unknown := [one for one in names if one not in held]:
+        raise UserError(
+            f"config, cells_tables, donors: {path.name} has no donor {unknown[0]!r}; its donors are {', '.join(held)}"
+        )
+    is_numbered = program is not None and are_clusters(every["donor"], program)
+    clusters: tuple[str, ...] = ()
+    if is_numbered:
+        clusters = tuple(one for one in held if one not in names)
+        of = f"{name or path.name}{f', {lane}' if lane else ''}"
+        names |= {one: f"{one} ({of})" for one in clusters}
+    rows = rows.assign(donor=rows["donor"].map(lambda donor: names.get(donor, donor)).to_numpy(dtype=object))
+    return LibraryRows(rows, unnamed, program.program if program else "", is_numbered, clusters)
 
 
-def _read(path: Path, columns: CellsTableColumns) -> tuple[pd.DataFrame, int]:
+def _read(
+    table: pd.DataFrame, path: Path, columns: CellsTableColumns, program: GenotypeTable | None
+) -> tuple[pd.DataFrame, int]:
     """The table's columns under the names of their roles, all str, and how many rows had no barcode.
 
     ``lane`` holds the values of all lane columns, joined as :func:`_lane_name` does.
     """
-    table = _read_table(path)
-    if columns.barcode:
+    known = read_genotypes(table, program) if program else None
+    if known is not None:
+        names = known["barcode"]
+    elif columns.barcode:
         names = _column(table, path, "barcode", columns.barcode)
     elif table.index.dtype == object:
         names = table.index.to_series()
@@ -223,6 +298,8 @@ def _read(path: Path, columns: CellsTableColumns) -> tuple[pd.DataFrame, int]:
     for role in _ROLES:
         if name := getattr(columns, role):
             out[role] = _clean(_column(table, path, role, name))
+        elif known is not None and role in known:
+            out[role] = _clean(known[role])
     if columns.lanes:
         parts = [_clean(_column(table, path, "lane", name)) for name in columns.lanes]
         out["lane"] = [_lane_name(values) for values in zip(*parts, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,46 +12,76 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from immunomod import __version__
+from immunomod.exclusive import COMPARTMENT_OF, ExclusiveGenes, load_exclusive_genes
 from immunomod.programs import ORGANISMS, ProgramSet
-from immunomod.sample.doublets import JudgedCalls, call_doublets, expected_rate, no_calls
-from immunomod.sample.qc import METRICS, Limit, cell_metrics, failed_filter, limits, verdict
+from immunomod.sample.ambient import REGISTRY as AMBIENT_METHODS
+from immunomod.sample.ambient import AmbientInput, Contamination
+from immunomod.sample.cell_calling import CellCalls, call_cells
+from immunomod.sample.demultiplex.calls import SINGLET
+from immunomod.sample.demultiplex.cells import Demultiplexed, demultiplex
+from immunomod.sample.doublets import (
+    JudgedCalls,
+    JudgedPartners,
+    call_doublets,
+    expected_rate,
+    judge_partner_doublets,
+    no_calls,
+    partner_doublets,
+)
+from immunomod.sample.qc import METRICS, SHEET_LIMITS, Limit, cell_metrics, failed_filter, limits
 from immunomod.sample.scores import score_programs
 from immunomod.sample.settings import SampleSettings
+from immunomod.sample.species import REASONS as SPECIES_REASONS
+from immunomod.sample.species import SpeciesCalls, species_of_droplets
+from immunomod.sample.states import cell_states
+from immunomod.sample.summary import qc_row
 from immunomod.sample.variable_genes import sample_variances
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Filters in the order in which they are applied; a cell is counted under the first that it fails.
-FILTERS = (
-    "not_in_cells_table",
-    "no_donor",
-    "author_doublet",
-    "low_counts",
-    "high_counts",
-    "low_genes",
-    "high_genes",
-    "high_mt",
-    "doublet",
-)
 COUNTS_PER_CELL = 1e4
+EMPTY = "empty_droplet"
+_RANK_COLUMNS = ["rank", "total", "cell_share"]
 
 
 @dataclass(frozen=True)
 class SampleResult:
     """What the sample floor makes of one sample.
 
-    ``filtered``: cells that passed (``filtered.h5ad``). ``cells``: every droplet with its metrics, ``doublet_score``,
-    ``kept`` and ``reason`` (``cells.tsv.gz``). ``qc``: one row (``qc.tsv``).
+    ``filtered``: cells that passed (``filtered.h5ad``). ``cells``: every droplet that may hold a cell, with its
+    metrics, ``kept`` and ``reason`` (``cells.tsv.gz``). ``qc``: one row (``qc.tsv``). ``ambient``: contamination of
+    each kind of cell (``ambient.tsv``). ``ranks``: droplets by their counts (``barcode_ranks.tsv``), empty for a matrix
+    of cells alone.
     """
 
     filtered: AnnData
     cells: pd.DataFrame
     qc: pd.DataFrame
+    ambient: pd.DataFrame
+    ranks: pd.DataFrame
 
 
-def process_sample(counts: AnnData, programs: ProgramSet | pd.DataFrame, settings: SampleSettings) -> SampleResult:
-    """Filter, find doublets, normalise, and score programmes in one sample.
+@dataclass
+class Findings:
+    """What the steps found in one sample, for its row of ``qc.tsv``."""
+
+    calls: CellCalls
+    species: SpeciesCalls | None
+    hashtags: Demultiplexed
+    limits: list[Limit]
+    doublets: JudgedCalls
+    contamination: Contamination
+    partners: JudgedPartners | None
+
+
+def process_sample(
+    counts: AnnData,
+    programs: ProgramSet | pd.DataFrame,
+    settings: SampleSettings,
+    exclusive: ExclusiveGenes | None = None,
+) -> SampleResult:
+    """Call cells, filter them, find doublets and leaked RNA, normalise, and score programmes in one sample.
 
     Parameters
     ----------
@@ -61,37 +91,106 @@ def process_sample(counts: AnnData, programs: ProgramSet | pd.DataFrame, setting
         The programmes, or their signed weights (gene symbols x programmes).
     settings
         Validated settings.
+    exclusive
+        Genes that only one kind of cell makes; the shipped ones where it is None.
 
     Returns
     -------
     A result in any case: a sample of which no cell passes gives a valid ``filtered`` without cells and the verdict
     ``fail``.
     """
-    obs = counts.obs
     matrix = sparse.csr_matrix(counts.X)
+    calls = call_cells(matrix, settings.calling, settings.seed)
+    species = species_of_droplets(calls.total, counts.obs, calls.is_cell if calls.applied else None)
+    # A droplet that nobody takes for a cell, and that holds next to nothing, has no row of its own.
+    looked_at = np.flatnonzero(_may_hold_cell(calls, species))
+    total_droplets = len(counts.obs)
+    reason = np.full(len(looked_at), "", dtype=object)
+    if calls.applied:
+        reason[~calls.is_cell[looked_at]] = EMPTY
+    if species is not None:
+        of_species = species.reasons[looked_at]
+        taken = (reason == "") | (of_species == SPECIES_REASONS["other"])
+        reason[taken & (of_species != "")] = of_species[taken & (of_species != "")]
+    if len(looked_at) < total_droplets:
+        matrix = matrix[looked_at]
+    obs = counts.obs.iloc[looked_at].copy()
     symbols = counts.var["gene_symbol"].astype(str)
-    organism = _constant(obs, "organism") or "human"
+    organism = _constant(counts.obs, "organism") or "human"
+
+    hashtags = demultiplex(
+        counts[looked_at], settings.demultiplexing, settings.seed, reason == "", settings.doublets.author_values
+    )
+    if hashtags.donor is not None:
+        obs["donor"] = pd.Categorical(hashtags.donor)
+    for named in (hashtags.reason, _ruled_out_by_author(obs, settings)):
+        free = (reason == "") & (np.asarray(named) != "")
+        reason[free] = np.asarray(named)[free]
+
     metrics = cell_metrics(matrix, symbols, organism)
-    reason = _ruled_out_by_author(obs, settings)
     remaining = reason == ""
-    found = limits(metrics[remaining], settings.qc)
+    found = limits(metrics[remaining], settings.qc, _own_limits(obs))
     reason[remaining] = failed_filter(metrics[remaining], found)
-    doublets = _doublets(matrix, obs, reason, settings)
+    cells = metrics.assign(doublet_score=np.nan, predicted_doublet=False, partner_doublet_score=np.nan, cell_kind="")
+    cells.insert(0, "barcode", obs["barcode"].to_numpy())
+    _describe(cells, calls, species, hashtags, looked_at)
+
+    doublets = _doublets(matrix, obs, reason, hashtags, settings)
     tested = np.flatnonzero(reason == "")
-    reason[tested[doublets.removed]] = "doublet"
-    cells = metrics.assign(doublet_score=np.nan, predicted_doublet=False, kept=reason == "", reason=reason)
     cells.loc[tested, "doublet_score"] = doublets.calls.score
     cells.loc[tested, "predicted_doublet"] = doublets.calls.predicted
-    cells.insert(0, "barcode", obs["barcode"].to_numpy())
-    kept = reason == ""
-    filtered = _filtered(counts, matrix[kept], cells[kept], _weights(programs, organism), settings)
-    row = _qc_row(obs, cells, found, doublets, settings)
-    return SampleResult(filtered, cells, pd.DataFrame([row]))
+    reason[tested[doublets.removed]] = "doublet"
+
+    left = np.flatnonzero(reason == "")
+    groups = (exclusive or load_exclusive_genes()).of_groups(organism)
+    matrix = matrix[left]
+    contamination = AMBIENT_METHODS[settings.ambient.method].run(
+        AmbientInput(
+            matrix,
+            symbols,
+            ~cells["predicted_doublet"].to_numpy()[left],
+            calls.ambient_counts if calls.applied else None,
+            groups,
+        )
+    )
+    cells.loc[left, "cell_kind"] = contamination.group
+    partners = _partner_doublets(matrix, symbols, groups, contamination, doublets.expected_rate, settings)
+    if partners is not None:
+        cells.loc[left, "partner_doublet_score"] = partners.found.score
+        reason[left[partners.removed]] = "partner_doublet"
+
+    cells["kept"], cells["reason"] = reason == "", reason
+    passed = reason[left] == ""
+    if not passed.all():
+        matrix = matrix[passed]
+    corrected = _corrected(contamination, passed, settings)
+    weights = _weights(programs, organism)
+    filtered = _filtered(counts, obs.iloc[left[passed]], matrix, corrected, cells.iloc[left[passed]], weights, settings)
+    findings = Findings(calls, species, hashtags, found, doublets, contamination, partners)
+    row = qc_row(obs, cells, total_droplets, findings, filtered.obs, settings)
+    ranks = calls.rank_curve() if calls.applied else pd.DataFrame(columns=_RANK_COLUMNS)
+    sample = row["sample"]
+    ambient = contamination.table.copy()
+    ambient.insert(0, "sample", sample)
+    ranks.insert(0, "sample", sample)
+    return SampleResult(filtered, cells, pd.DataFrame([row]), ambient, ranks)
+
+
+def _may_hold_cell(calls: CellCalls, species: SpeciesCalls | None) -> NDArray[np.bool_]:
+    if not calls.applied:
+        return np.ones(len(calls.total), dtype=bool)
+    held: NDArray[np.bool_] = calls.is_cell | (calls.total > calls.lower)
+    return held if species is None else held | (species.status != "")
 
 
 def _constant(obs: pd.DataFrame, column: str) -> str:
     """A sheet column's value, empty where the sheet has no such column."""
     return str(obs[column].iloc[0]) if column in obs and len(obs) else ""
+
+
+def _own_limits(obs: pd.DataFrame) -> dict[str, float]:
+    """Limits that the sheet gives for this sample."""
+    return {name: float(value) for name in SHEET_LIMITS if (value := _constant(obs, name))}
 
 
 def _weights(programs: ProgramSet | pd.DataFrame, organism: str) -> pd.DataFrame:
@@ -107,100 +206,129 @@ def _ruled_out_by_author(obs: pd.DataFrame, settings: SampleSettings) -> NDArray
         return reason
     without_donor = (obs["donor"].astype(str) == "").to_numpy() if "donor" in obs else np.zeros(len(obs), dtype=bool)
     absent = ~obs["in_cells_table"].to_numpy(dtype=bool)
-    if "author_doublet" in obs:
-        doublet_words = {value.lower() for value in settings.doublets.author_values}
-        reason[obs["author_doublet"].astype(str).str.lower().isin(doublet_words).to_numpy()] = "author_doublet"
     if (~without_donor).any():
         reason[without_donor & ~absent] = "no_donor"
         reason[without_donor & absent] = "not_in_cells_table"
+    if "author_doublet" in obs:
+        doublet_words = {value.lower() for value in settings.doublets.author_values}
+        reason[obs["author_doublet"].astype(str).str.lower().isin(doublet_words).to_numpy()] = "author_doublet"
     return reason
 
 
+def _describe(
+    cells: pd.DataFrame,
+    calls: CellCalls,
+    species: SpeciesCalls | None,
+    hashtags: Demultiplexed,
+    looked_at: NDArray[np.intp],
+) -> None:
+    """Add what each step says of single droplets."""
+    if calls.applied:
+        cells["cell_p_value"], cells["cell_fdr"] = calls.p_value[looked_at], calls.fdr[looked_at]
+    if species is not None:
+        cells["species_status"] = species.status[looked_at]
+    if hashtags.donor is not None:
+        for name in ("hashtag", "status", "probability"):
+            cells[name if name == "hashtag" else f"hashtag_{name}"] = getattr(hashtags.calls, name)
+
+
 def _doublets(
-    matrix: sparse.csr_matrix, obs: pd.DataFrame, reason: NDArray[np.object_], settings: SampleSettings
+    matrix: sparse.csr_matrix,
+    obs: pd.DataFrame,
+    reason: NDArray[np.object_],
+    hashtags: Demultiplexed,
+    settings: SampleSettings,
 ) -> JudgedCalls:
-    """Doublets among the cells that passed so far; the rate follows from all droplets that hold cells."""
+    """Doublets among the cells that passed so far; the rate follows from all droplets that hold cells.
+
+    Where hashtags or genotypes took out doublets of two donors, what is left are those within one.
+    """
     tested = reason == ""
-    genotyped = "author_doublet" in obs and bool((reason == "author_doublet").any())
-    donors = obs["donor"].to_numpy()[tested].astype(object) if genotyped else None
-    in_library = int(np.isin(reason, ("", "author_doublet")).sum())
+    donors = None
+    if hashtags.donor is not None and (hashtags.calls.status == SINGLET).any():
+        donors = np.asarray(hashtags.calls.hashtag)[tested].astype(object)
+    elif "author_doublet" in obs and bool((reason == "author_doublet").any()):
+        donors = obs["donor"].to_numpy()[tested].astype(object)
+    in_library = int(np.isin(reason, ("", "author_doublet", "hashtag_doublet", "other_hashtag")).sum())
     rate = settings.doublets.expected_rate or expected_rate(in_library, donors)
     if not tested.any():
         return JudgedCalls(no_calls(0, ""), np.zeros(0, dtype=bool), rate, "", "")
     return call_doublets(matrix[tested], rate, settings.doublets, settings.seed)
 
 
+def _partner_doublets(
+    matrix: sparse.csr_matrix,
+    symbols: pd.Series,
+    groups: dict[str, set[str]],
+    contamination: Contamination,
+    rate: float,
+    settings: SampleSettings,
+) -> JudgedPartners | None:
+    """MSC-immune doublets; None in a library of one compartment."""
+    compartment = np.array([COMPARTMENT_OF.get(str(kind), "") for kind in contamination.group], dtype=object)
+    if not settings.doublets.partner or not {"MSC", "immune"} <= set(compartment):
+        return None
+    msc = symbols.isin(groups.get("MSC", set())).to_numpy()
+    immune = symbols.isin(set().union(*(genes for name, genes in groups.items() if name != "MSC"))).to_numpy()
+    found = partner_doublets(
+        matrix, msc, immune, compartment, contamination.leaked_exclusive, max_fdr=settings.doublets.partner_max_fdr
+    )
+    return judge_partner_doublets(found, rate, settings.doublets)
+
+
+def _corrected(
+    contamination: Contamination, passed: NDArray[np.bool_], settings: SampleSettings
+) -> sparse.csr_matrix | None:
+    """Counts without ambient RNA for the cells that stay; None where there is nothing to speak of."""
+    known = [contamination.ambient_fraction, contamination.partner_fraction]
+    largest = max((value for value in known if np.isfinite(value)), default=0.0)
+    if contamination.corrected is None or largest < settings.ambient.min_fraction:
+        return None
+    return contamination.corrected if passed.all() else sparse.csr_matrix(contamination.corrected[passed])
+
+
 def log_normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     """log(1 + counts per 10,000), float32, with the sparsity of ``counts``; a cell without counts stays empty."""
     totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    factor = np.divide(COUNTS_PER_CELL, totals, out=np.zeros_like(totals), where=totals > 0)
-    data = np.log1p(counts.data * np.repeat(factor, np.diff(counts.indptr))).astype(np.float32)
-    return sparse.csr_matrix((data, counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
+    factor = np.divide(COUNTS_PER_CELL, totals, out=np.zeros_like(totals), where=totals > 0).astype(np.float32)
+    data = counts.data * np.repeat(factor, np.diff(counts.indptr))
+    np.log1p(data, out=data)
+    # the indices are shared, not copied: neither matrix is changed in place
+    return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
 
 
 def _filtered(
-    counts: AnnData, matrix: sparse.csr_matrix, cells: pd.DataFrame, weights: pd.DataFrame, settings: SampleSettings
+    counts: AnnData,
+    obs: pd.DataFrame,
+    matrix: sparse.csr_matrix,
+    corrected: sparse.csr_matrix | None,
+    cells: pd.DataFrame,
+    weights: pd.DataFrame,
+    settings: SampleSettings,
 ) -> AnnData:
     from anndata import AnnData
 
-    expression = log_normalise(matrix)
-    obs = counts.obs.iloc[cells.index].copy()
-    for column in (*METRICS, "doublet_score", "predicted_doublet"):
+    symbols = counts.var["gene_symbol"].astype(str)
+    expression = log_normalise(matrix if corrected is None else corrected)
+    obs = obs.copy()
+    described = ("doublet_score", "predicted_doublet", "partner_doublet_score", "cell_kind", "hashtag")
+    for column in (*METRICS, *(name for name in described if name in cells)):
         obs[column] = cells[column].to_numpy()
-    scores = score_programs(expression, counts.var["gene_symbol"].astype(str), weights)
+    scores = score_programs(expression, symbols, weights)
     scores.index = obs.index
-    obs = pd.concat([obs, scores.add_prefix("score_")], axis=1)
+    states = cell_states(matrix, symbols, weights, scores)
+    states = states[[name for name in states if name not in obs]]
+    obs = pd.concat([obs, states, scores.add_prefix("score_")], axis=1)
     variances = sample_variances(matrix)
     variances.index = counts.var_names
     filtered = AnnData(X=expression, obs=obs, var=pd.concat([counts.var, variances], axis=1))
     filtered.layers["counts"] = matrix
-    packages = ("anndata", "numpy", "scanpy", "scikit-misc", "scipy")
+    if corrected is not None:
+        filtered.layers["corrected"] = corrected
+    packages = ("anndata", "numpy", "scikit-misc", "scipy")
     filtered.uns["immunomod"] = {
         "settings": settings.as_dict(),
+        "expression_from": "counts" if corrected is None else "corrected",
         "versions": {"immunomod": __version__, **{name: version(name) for name in packages}},
     }
     return filtered
-
-
-def _median(values: pd.Series) -> float:
-    """Median of the known values; NaN where there is none."""
-    known = values.dropna()
-    return float(known.median()) if len(known) else float("nan")
-
-
-def _qc_row(
-    obs: pd.DataFrame, cells: pd.DataFrame, found: list[Limit], doublets: JudgedCalls, settings: SampleSettings
-) -> dict[str, Any]:
-    kept = cells[cells["kept"]]
-    row: dict[str, Any] = {
-        "sample": _constant(obs, "sample"),
-        "dataset": _constant(obs, "dataset"),
-        "cells_before": len(cells),
-    }
-    removed = cells["reason"].value_counts()
-    row |= {f"cells_{name}": int(removed.get(name, 0)) for name in FILTERS}
-    row["cells_after"] = len(kept)
-    for limit in found:
-        row[f"{limit.metric}_{limit.side}"] = limit.value
-        row[f"{limit.metric}_{limit.side}_from"] = limit.origin
-    called = doublets.calls.predicted
-    notes = [doublets.note] if doublets.note else []
-    if cells["pct_counts_mt"].isna().all():
-        notes.append("no mitochondrial gene in the matrix: no limit on their share")
-    if (cells["reason"].isin(("", "doublet"))).sum() and found[0].origin == "fixed":
-        notes.append(f"fewer than {settings.qc.min_cells_for_mad} cells: fixed limits")
-    judged = verdict(len(cells), len(kept), _median(kept["n_genes_by_counts"]), found, doublets.warning, notes)
-    return row | {
-        "median_counts": _median(kept["total_counts"]),
-        "median_genes": _median(kept["n_genes_by_counts"]),
-        "median_pct_mt": _median(kept["pct_counts_mt"]),
-        "doublet_method": settings.doublets.method,
-        "doublet_rate": float(called.mean()) if np.isfinite(doublets.calls.score).any() else np.nan,
-        "expected_doublet_rate": doublets.expected_rate,
-        "doublet_threshold": doublets.calls.threshold,
-        "detectable_doublet_fraction": doublets.calls.detectable,
-        "ambient_fraction": np.nan,
-        "partner_fraction": np.nan,
-        "verdict": judged.verdict,
-        "reason": judged.reason,
-    }

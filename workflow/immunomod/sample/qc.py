@@ -8,7 +8,7 @@ Limits follow McCarthy et al. 2017 (doi:10.1093/bioinformatics/btw777): median p
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from scipy import sparse
 
 from immunomod.sample.settings import QcSettings
 
+Side = Literal["lower", "upper"]
 #: Makes the median absolute deviation of normal values their standard deviation: 1 / the normal's upper quartile.
 MAD_SCALE = 1.4826
 #: Genes per fraction, by symbol. R's make.names turns ``MT-CO1`` into ``MT.CO1``. Ribosomal protein genes without the
@@ -35,9 +36,18 @@ GENE_PATTERNS = {
         "hb": re.compile(r"^Hb[ab]-"),
     },
 }
-METRICS = ("total_counts", "n_genes_by_counts", "pct_counts_mt", "pct_counts_ribo", "pct_counts_hb")
-
-Side = Literal["lower", "upper"]
+METRICS = ("total_counts", "n_genes_by_counts", "pct_counts_mt", "pct_counts_ribo", "pct_counts_hb", "complexity")
+#: Columns of the sheet that set a limit for one sample: the metric and the side, and the filter's name.
+SHEET_LIMITS: dict[str, tuple[str, Side, str]] = {
+    "min_counts": ("total_counts", "lower", "low_counts"),
+    "max_counts": ("total_counts", "upper", "high_counts"),
+    "min_genes": ("n_genes_by_counts", "lower", "low_genes"),
+    "max_genes": ("n_genes_by_counts", "upper", "high_genes"),
+    "max_pct_mt": ("pct_counts_mt", "upper", "high_mt"),
+    "max_pct_ribo": ("pct_counts_ribo", "upper", "high_ribo"),
+    "max_pct_hb": ("pct_counts_hb", "upper", "high_hb"),
+    "min_complexity": ("complexity", "lower", "low_complexity"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Limit:
 
     ``value`` is NaN where there is no limit. ``origin``: ``mad`` (the sample's own spread); where a fixed value holds
     the spread's limit, the setting's first word (``min``, ``enough``, ``spared``, ``max``); ``fixed`` (too few cells
-    for a spread); ``none``. ``filter`` is the name under which cells beyond the limit are counted.
+    for a spread); ``sheet``; ``none``. ``filter`` is the name under which cells beyond the limit are counted.
     """
 
     metric: str
@@ -89,7 +99,7 @@ def cell_metrics(counts: sparse.csr_matrix, symbols: pd.Series, organism: str) -
     -------
     One row per cell: ``total_counts`` (sum), ``n_genes_by_counts`` (genes with a count), ``pct_counts_mt``,
     ``pct_counts_ribo``, ``pct_counts_hb`` (percent of the sum; 0 for a cell without counts, NaN where the sample names
-    no gene of the kind).
+    no gene of the kind), ``complexity`` (log10 of genes over log10 of counts; 1 for cells of one count or none).
     """
     kinds = gene_fractions(symbols, organism)
     indicator = np.column_stack([np.ones(counts.shape[1], dtype=bool), *kinds.values()]).astype(np.int64)
@@ -98,6 +108,9 @@ def cell_metrics(counts: sparse.csr_matrix, symbols: pd.Series, organism: str) -
     for column, (kind, genes) in enumerate(kinds.items(), start=1):
         share = 100 * np.divide(sums[:, column], sums[:, 0], out=np.zeros(len(sums)), where=sums[:, 0] > 0)
         metrics[f"pct_counts_{kind}"] = share if genes.any() else np.nan
+    genes_found = np.log10(np.maximum(metrics["n_genes_by_counts"].to_numpy(dtype=np.float64), 1.0))
+    molecules = np.log10(np.maximum(sums[:, 0], 1.0))
+    metrics["complexity"] = np.divide(genes_found, molecules, out=np.ones(len(sums)), where=molecules > 0)
     return metrics
 
 
@@ -117,12 +130,21 @@ def _first(pair: tuple[float, str]) -> float:
     return pair[0]
 
 
-def limits(metrics: pd.DataFrame, settings: QcSettings) -> list[Limit]:
+def limits(metrics: pd.DataFrame, settings: QcSettings, fixed: Mapping[str, float] | None = None) -> list[Limit]:
     """Limits for one sample, in the order in which they are applied.
 
     ``metrics`` holds the cells from which the spread is taken (droplets that an author already ruled out are not among
-    them). Sums and genes are limited on both sides, mitochondrial counts above.
+    them). Sums and genes are limited on both sides, mitochondrial, ribosomal and haemoglobin counts above, complexity
+    below. ``fixed`` are the sample's own limits (:data:`SHEET_LIMITS`), which replace what is found.
     """
+    chosen = {SHEET_LIMITS[name]: value for name, value in (fixed or {}).items()}
+    return [
+        Limit(*key[:2], chosen[key], "sheet", key[2]) if (key := (one.metric, one.side, one.filter)) in chosen else one
+        for one in _found_limits(metrics, settings)
+    ]
+
+
+def _found_limits(metrics: pd.DataFrame, settings: QcSettings) -> list[Limit]:
     few = len(metrics) < settings.min_cells_for_mad
     found = []
     for metric, short in (("total_counts", "counts"), ("n_genes_by_counts", "genes")):
@@ -141,15 +163,22 @@ def limits(metrics: pd.DataFrame, settings: QcSettings) -> list[Limit]:
             Limit(metric, "lower", *_held(lower, (floor, "min"), (enough, "enough")), f"low_{short}"),
             Limit(metric, "upper", *_held(upper, (spared, "spared"), (np.inf, "max")), f"high_{short}"),
         ]
-    mito = metrics["pct_counts_mt"].to_numpy(dtype=np.float64)
-    if np.isnan(mito).all():
-        value, origin = np.nan, "none"
-    elif few:
-        value, origin = settings.max_pct_mt, "fixed"
-    else:
-        spread = mad_limit(mito, settings.n_mads, "upper")
-        value, origin = _held(spread, (settings.spared_pct_mt, "spared"), (settings.max_pct_mt, "max"))
-    return [*found, Limit("pct_counts_mt", "upper", value, origin, "high_mt")]
+    for kind in ("mt", "ribo", "hb"):
+        metric = f"pct_counts_{kind}"
+        values = metrics[metric].to_numpy(dtype=np.float64)
+        spared, most = getattr(settings, f"spared_pct_{kind}"), getattr(settings, f"max_pct_{kind}")
+        if np.isnan(values).all() or (few and kind != "mt"):
+            value, origin = np.nan, "none"
+        elif few:
+            value, origin = most, "fixed"
+        else:
+            value, origin = _held(mad_limit(values, settings.n_mads, "upper"), (spared, "spared"), (most, "max"))
+        found.append(Limit(metric, "upper", value, origin, f"high_{kind}"))
+    value, origin = np.nan, "none"
+    if not few:
+        spread = mad_limit(metrics["complexity"].to_numpy(dtype=np.float64), settings.n_mads, "lower")
+        value, origin = _held(spread, (settings.min_complexity, "min"), (settings.enough_complexity, "enough"))
+    return [*found, Limit("complexity", "lower", value, origin, "low_complexity")]
 
 
 def failed_filter(metrics: pd.DataFrame, found: Sequence[Limit]) -> NDArray[np.object_]:
@@ -167,30 +196,3 @@ class Verdict:
 
     verdict: Literal["pass", "warn", "fail"]
     reason: str
-
-
-_FEW_CELLS = 50
-_MOST_REMOVED = 0.5
-
-
-def verdict(
-    cells_before: int,
-    cells_after: int,
-    median_genes: float,
-    found: Sequence[Limit],
-    doublet_warning: str,
-    notes: list[str],
-) -> Verdict:
-    """Judge a sample: it fails without a cell, and warns where what is left is little or looks wrong."""
-    reasons = []
-    if cells_after == 0:
-        return Verdict("fail", "; ".join(["no cell passes", *notes]))
-    if cells_after < _FEW_CELLS:
-        reasons.append(f"only {cells_after} cells pass")
-    if cells_after < (1 - _MOST_REMOVED) * cells_before:
-        reasons.append(f"{100 * (1 - cells_after / cells_before):.0f}% of the droplets were removed")
-    if median_genes < 2 * next(limit.value for limit in found if limit.filter == "low_genes"):
-        reasons.append(f"shallow: {median_genes:.0f} genes in the median cell, close to the lower limit")
-    if doublet_warning:
-        reasons.append(doublet_warning)
-    return Verdict("warn" if reasons else "pass", "; ".join([*reasons, *notes]))

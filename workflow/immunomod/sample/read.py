@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from immunomod.acquire.select import split_patterns
 from immunomod.errors import UserError
@@ -57,10 +56,12 @@ def read_sample(
     counts
         cells x genes, ``X`` CSR int32, without barcodes that have no count; ``obs_names`` are ``<sample>:<barcode>``;
         ``obs`` holds ``barcode``, every sheet column, and from a per-cell table ``in_cells_table`` (bool),
-        ``author_label``, ``author_doublet`` and the donor, which overrides the sheet's. ``var`` (index: gene id, or
+        ``author_label``, ``author_doublet`` and the donor, which overrides the sheet's (and stands in ``author_donor``,
+        too, where the sheet names hashtags). ``var`` (index: gene id, or
         symbol where there is none): ``gene_id``, ``gene_symbol`` (current), ``gene_symbol_given``. ``obsm``: a data
         frame per kind of feature that is no gene (``antibody_capture``, ``hashtags``, ...). Where two species are in
-        the matrix, ``obs["other_species_fraction"]`` (share of a cell's counts).
+        the matrix, ``obs["other_species_counts"]`` (int) and ``obs["other_species_fraction"]`` (share of the droplet's
+        counts); droplets of the other species are among the cells.
     ledger
         One row per file of the library and per shared file that was used; columns :data:`LEDGER_COLUMNS`.
 
@@ -95,8 +96,6 @@ def read_sample(
         )
     genes = gene_counts(library.matrix, library.features, where, _value(row, "organism"))
     decisions += genes.decisions
-    if genes.cells is not None:
-        barcodes = barcodes[genes.cells]
     others = as_frames(genes.other, barcodes)
     served = {file.path: role for file, role in library.used.items()}
     for one in choice.others:
@@ -105,8 +104,9 @@ def read_sample(
         served[one.file.path] = f"{', '.join(frames)}; {note}"
     join = None
     if cells_path is not None:
-        join = join_cells_table(barcodes, cells_path, columns, _value(row, "cells_lane"), sample)
-    kept, notes = _cells_to_keep(genes.matrix, join)
+        named = _value(row, "cells")
+        join = join_cells_table(barcodes, cells_path, columns, _value(row, "cells_lane"), sample, named)
+    kept, notes = _cells_to_keep(genes, join)
     counts = _assemble(row, barcodes, genes, others, join, kept)
     if 0 in counts.shape:
         raise UserError(f"{where}: the matrix is empty ({counts.n_obs} cells x {counts.n_vars} genes)")
@@ -124,9 +124,11 @@ def _read_other(matrix: Matrix, files: LibraryFiles, barcodes: pd.Index) -> tupl
     return join_by_barcode(other, library.barcodes.astype(str), barcodes, where)
 
 
-def _cells_to_keep(matrix: sparse.csr_matrix, join: CellsJoin | None) -> tuple[NDArray[np.bool_], list[str]]:
-    """Cells with a count, and listed in the per-cell table where only those are wanted."""
-    counted = np.diff(matrix.indptr) > 0
+def _cells_to_keep(genes: GeneCounts, join: CellsJoin | None) -> tuple[NDArray[np.bool_], list[str]]:
+    """Cells with a count of any species, and listed in the per-cell table where only those are wanted."""
+    counted = np.diff(genes.matrix.indptr) > 0
+    if genes.other_species_counts is not None:
+        counted |= genes.other_species_counts > 0
     notes = []
     if not counted.all():
         notes.append(f"dropped {(~counted).sum():,} barcodes without a count")
@@ -181,8 +183,13 @@ def _assemble(
         for column in join.cells.columns:
             values = join.cells[column].to_numpy()[kept]
             obs[column] = values if values.dtype == bool else pd.Categorical(values)
-    if genes.other_species_fraction is not None:
-        obs["other_species_fraction"] = genes.other_species_fraction[kept]
+        if "donor" in join.cells and _value(row, "hashtags"):
+            obs["author_donor"] = obs["donor"]
+    if genes.other_species_counts is not None:
+        other = genes.other_species_counts[kept]
+        own = np.asarray(genes.matrix.sum(axis=1), dtype=np.int64).ravel()[kept]
+        obs["other_species_counts"] = other
+        obs["other_species_fraction"] = other / (own + other)
     obsm = {kind: frame[kept].set_axis(obs.index) for kind, frame in others.items()}
     return AnnData(X=genes.matrix if kept.all() else genes.matrix[kept], obs=obs, var=genes.var, obsm=obsm)
 

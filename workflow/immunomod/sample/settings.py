@@ -32,8 +32,18 @@ class QcSettings:
     spared_pct_mt, max_pct_mt
         The upper limit on the percentage of mitochondrial counts lies between these: cultured stromal cells carry more
         than lymphocytes do, and above the second a cell is dying whatever the library looks like.
+    spared_pct_ribo, max_pct_ribo, spared_pct_hb, max_pct_hb
+        The same for ribosomal proteins, of which resting lymphocytes hold up to half, and for haemoglobins: red cells
+        are removed from a sample that holds few of them, and stay in marrow, where the spread is wide.
+    min_complexity, enough_complexity
+        The lower limit on log10(genes) / log10(counts) lies between these: a droplet below holds many molecules of few
+        genes.
     min_cells_for_mad
-        With fewer cells the fixed limits alone are used (``min_*`` and ``max_pct_mt``).
+        With fewer cells the fixed limits alone are used (``min_counts``, ``min_genes`` and ``max_pct_mt``).
+    min_cells
+        A sample of which fewer cells pass has failed.
+    keep_failed
+        Whether failed samples take part in the contrasts all the same.
     """
 
     n_mads: float = 5.0
@@ -45,7 +55,15 @@ class QcSettings:
     spared_genes: int = 10_000
     spared_pct_mt: float = 15.0
     max_pct_mt: float = 25.0
+    spared_pct_ribo: float = 60.0
+    max_pct_ribo: float = 100.0
+    spared_pct_hb: float = 10.0
+    max_pct_hb: float = 100.0
+    min_complexity: float = 0.4
+    enough_complexity: float = 0.7
     min_cells_for_mad: int = 100
+    min_cells: int = 10
+    keep_failed: bool = False
 
     def __post_init__(self) -> None:
         require(self.n_mads > 0, "qc", "n_mads", self.n_mads, "above 0")
@@ -56,20 +74,65 @@ class QcSettings:
             require(low <= high, "qc", f"enough_{metric}", high, f"at least min_{metric} ({low})")
             spared = getattr(self, f"spared_{metric}")
             require(high <= spared, "qc", f"spared_{metric}", spared, f"at least enough_{metric} ({high})")
-        require(0 <= self.max_pct_mt <= 100, "qc", "max_pct_mt", self.max_pct_mt, "from 0 to 100")
-        require(self.spared_pct_mt <= self.max_pct_mt, "qc", "spared_pct_mt", self.spared_pct_mt, "at most max_pct_mt")
+        for kind in ("mt", "ribo", "hb"):
+            spared, most = getattr(self, f"spared_pct_{kind}"), getattr(self, f"max_pct_{kind}")
+            require(0 <= most <= 100, "qc", f"max_pct_{kind}", most, "from 0 to 100")
+            require(spared <= most, "qc", f"spared_pct_{kind}", spared, f"at most max_pct_{kind}")
+        low, high = self.min_complexity, self.enough_complexity
+        require(0 <= low <= high <= 1, "qc", "enough_complexity", high, f"from min_complexity ({low}) to 1")
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> Self:
         """Settings from the config's ``qc`` section. A ``max_pct_mt`` below the default ``spared_pct_mt`` lowers it."""
         values = read_values(cls, section, "qc")
-        if "max_pct_mt" in values and "spared_pct_mt" not in values:
-            values["spared_pct_mt"] = min(cls.spared_pct_mt, values["max_pct_mt"])
+        for kind in ("mt", "ribo", "hb"):
+            if f"max_pct_{kind}" in values and f"spared_pct_{kind}" not in values:
+                values[f"spared_pct_{kind}"] = min(getattr(cls, f"spared_pct_{kind}"), values[f"max_pct_{kind}"])
         for metric in ("counts", "genes"):
             floor = values.get(f"min_{metric}", 0)
             if f"enough_{metric}" not in values:
                 values[f"enough_{metric}"] = max(getattr(cls, f"enough_{metric}"), floor)
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class CallingSettings:
+    """How droplets that hold a cell are told from empty ones (config section ``calling``).
+
+    Attributes
+    ----------
+    method
+        A name of :data:`immunomod.sample.cell_calling.REGISTRY`.
+    lower
+        A droplet with so many counts or fewer is empty: such droplets give the ambient profile. 100 as DropletUtils;
+        ambient RNA in plenty needs more.
+    fdr
+        Highest false discovery rate of a called cell, 0.1% as in the paper: tested droplets are many, cells few.
+    n_iterations
+        Monte Carlo draws of the ambient model.
+    retain
+        Droplets with so many counts are cells without a test; from the knee of the rank curve where it is absent.
+    """
+
+    method: str = "auto"
+    lower: int = 100
+    fdr: float = 0.001
+    n_iterations: int = 10_000
+    retain: float | None = None
+
+    def __post_init__(self) -> None:
+        require(1 <= self.lower <= 1000, "calling", "lower", self.lower, "from 1 to 1000")
+        require(0 < self.fdr < 1, "calling", "fdr", self.fdr, "between 0 and 1")
+        few, many = 1000, 1_000_000
+        is_right = few <= self.n_iterations <= many
+        require(is_right, "calling", "n_iterations", self.n_iterations, f"from {few} to {many}")
+        retain = self.retain
+        require(retain is None or retain > self.lower, "calling", "retain", retain, f"above lower ({self.lower})")
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> Self:
+        """Settings from the config's ``calling`` section."""
+        return cls(**read_values(cls, section, "calling"))
 
 
 @dataclass(frozen=True)
@@ -127,30 +190,108 @@ class DoubletSettings:
 
 
 @dataclass(frozen=True)
+class AmbientSettings:
+    """How ambient RNA is estimated (config section ``ambient``).
+
+    Attributes
+    ----------
+    method
+        A name of :data:`immunomod.sample.ambient.REGISTRY`.
+    warn_fraction, max_fraction
+        A sample with a larger share of ambient molecules gets a warning, or has failed.
+    min_fraction
+        With less there is nothing to correct in single cells.
+    """
+
+    method: str = "soupx"
+    warn_fraction: float = 0.2
+    max_fraction: float = 0.5
+    min_fraction: float = 0.005
+
+    def __post_init__(self) -> None:
+        low, high = self.warn_fraction, self.max_fraction
+        require(0 <= low <= 1, "ambient", "warn_fraction", low, "from 0 to 1")
+        require(low <= high <= 1, "ambient", "max_fraction", high, f"from warn_fraction ({low}) to 1")
+        require(0 <= self.min_fraction <= 1, "ambient", "min_fraction", self.min_fraction, "from 0 to 1")
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> Self:
+        """Settings from the config's ``ambient`` section."""
+        return cls(**read_values(cls, section, "ambient"))
+
+
+@dataclass(frozen=True)
+class DemultiplexSettings:
+    """How pooled cells are told apart by hashtags (config section ``demultiplexing``).
+
+    Attributes
+    ----------
+    method
+        A name of :data:`immunomod.sample.demultiplex.calls.REGISTRY`.
+    min_probability
+        A cell whose hashtag is less sure is set aside as if it had none: a cell less costs little, a cell of another
+        donor or condition dilutes the effect.
+    hashtags
+        Patterns of feature names that are hashtags though neither their name nor their type says so (``B025*``).
+    min_agreement
+        Where cells are named by hashtag and by genotype, a sample in which fewer agree gets a warning.
+    """
+
+    method: str = "mixture"
+    min_probability: float = 0.8
+    hashtags: tuple[str, ...] = ()
+    min_agreement: float = 0.9
+
+    def __post_init__(self) -> None:
+        for key in ("min_probability", "min_agreement"):
+            require(0 <= getattr(self, key) <= 1, "demultiplexing", key, getattr(self, key), "from 0 to 1")
+
+    @classmethod
+    def from_config(cls, section: Mapping[str, Any]) -> Self:
+        """Settings from the config's ``demultiplexing`` section."""
+        return cls(**read_values(cls, section, "demultiplexing"))
+
+
+@dataclass(frozen=True)
 class SampleSettings:
-    """Settings of one sample's way from counts to scores."""
+    """Settings of one sample's way from counts to scores: a section of the config each, and the seed."""
 
     qc: QcSettings = field(default_factory=QcSettings)
+    calling: CallingSettings = field(default_factory=CallingSettings)
+    demultiplexing: DemultiplexSettings = field(default_factory=DemultiplexSettings)
     doublets: DoubletSettings = field(default_factory=DoubletSettings)
+    ambient: AmbientSettings = field(default_factory=AmbientSettings)
     seed: int = 1
 
     @classmethod
-    def from_config(cls, qc: Mapping[str, Any], doublets: Mapping[str, Any], seed: int) -> Self:
-        """Settings from the config's sections.
+    def from_config(cls, sections: Mapping[str, Mapping[str, Any]], seed: int) -> Self:
+        """Settings from the config's sections (:data:`SECTIONS`), of which any may be absent.
 
         Raises
         ------
         UserError
             For an unknown key or a value out of range.
         """
-        return cls(QcSettings.from_config(qc), DoubletSettings.from_config(doublets), seed)
+        read = {name: SECTIONS[name].from_config(section) for name, section in sections.items()}
+        return cls(**read, seed=seed)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for ``uns`` and provenance; absent values are left out."""
         plain = asdict(self)
-        plain["doublets"] = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in plain["doublets"].items()
-            if value is not None
-        }
+        for name in SECTIONS:
+            plain[name] = {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in plain[name].items()
+                if value is not None
+            }
         return plain
+
+
+#: The sections of the config that the sample floor reads.
+SECTIONS: dict[str, type[Any]] = {
+    "qc": QcSettings,
+    "calling": CallingSettings,
+    "demultiplexing": DemultiplexSettings,
+    "doublets": DoubletSettings,
+    "ambient": AmbientSettings,
+}

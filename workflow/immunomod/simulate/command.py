@@ -19,7 +19,9 @@ def simulate_command(
     cells_scale: float = 1.0,
     effect_scale: float = 1.0,
     donor_sd: float = 0.25,
-    leakage: float = 0.002,
+    leakage: float = 0.05,
+    ambient: float = 0.0,
+    empty_droplets: int = 0,
     doublet_rate: float = 0.04,
     stimulus: str = "PHA",
     archive: bool = False,
@@ -31,7 +33,7 @@ def simulate_command(
     ----------
     out
         A folder that does not exist or holds nothing.
-    donors, seed, cells_scale, effect_scale, donor_sd, leakage, doublet_rate, stimulus
+    donors, seed, cells_scale, effect_scale, donor_sd, leakage, ambient, empty_droplets, doublet_rate, stimulus
         See :class:`immunomod.simulate.settings.SimulationSettings`.
     layout
         One of :data:`immunomod.simulate.geo_layout.LAYOUTS`.
@@ -57,6 +59,8 @@ def simulate_command(
         effect_scale=effect_scale,
         donor_sd=donor_sd,
         leakage=leakage,
+        ambient=ambient,
+        empty_droplets=empty_droplets,
         doublet_rate=doublet_rate,
         stimulus=stimulus,
         seed=seed,

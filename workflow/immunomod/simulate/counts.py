@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 
 def dispersion_trend(share: np.ndarray, dispersion: float) -> np.ndarray:
@@ -58,6 +59,17 @@ def draw_leakage(
     expected = own_depth * leakage / (1.0 - leakage) * ambient
     drawn: np.ndarray = rng.poisson(expected, size=(n_droplets, len(ambient)))
     return drawn.astype(np.int32)
+
+
+def draw_soup(
+    ambient: np.ndarray, molecules: np.ndarray, rng: np.random.Generator, at_once: int = 2000
+) -> sp.csr_matrix:
+    """Droplets that hold soup alone: Poisson counts around ``molecules`` (droplets,) times ``ambient`` (genes,)."""
+    blocks = [
+        sp.csr_matrix(rng.poisson(molecules[start : start + at_once, None] * ambient).astype(np.int32))
+        for start in range(0, len(molecules), at_once)
+    ]
+    return sp.vstack(blocks, format="csr") if blocks else sp.csr_matrix((0, len(ambient)), dtype=np.int32)
 
 
 def draw_barcodes(n: int, rng: np.random.Generator) -> list[str]:

@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from immunomod.contrast.design import Contrast
+from immunomod.contrast.leakage import add_leakage
 from immunomod.contrast.program_effects import program_effects
 from immunomod.contrast.pseudobulk import pseudobulk
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import UserError
+from immunomod.exclusive import load_exclusive_genes
 from immunomod.files import write_tsv
 from immunomod.programs import ProgramSet, load_programs
 from immunomod.simulate.profiles import load_profiles
@@ -34,10 +36,10 @@ ALPHA = 0.05
 
 
 def true_pseudobulk(study: Study) -> AnnData:
-    """Pseudobulks of a simulated study by its true classes, without doublets and damaged cells."""
+    """Pseudobulks of a simulated study by its true classes, without doublets, damaged cells and empty droplets."""
     cells = study.adata.obs
     by_name = {cell_class.name: cell_class for cell_class in study.settings.cell_classes}
-    cells = cells[~cells["true_doublet"] & ~cells["damaged"]]
+    cells = cells[~cells["true_doublet"] & ~cells["damaged"] & ~cells["empty"]]
     cells = cells.assign(
         cell_class=cells["true_class"],
         compartment=[by_name[name].compartment for name in cells["true_class"]],
@@ -47,8 +49,9 @@ def true_pseudobulk(study: Study) -> AnnData:
 
 
 def estimate_effects(pseudobulks: AnnData, programs: ProgramSet, seed: int) -> pd.DataFrame:
-    """The table of programme effects of one simulated study."""
+    """The table of programme effects of one simulated study, partner RNA taken out."""
     settings = ContrastSettings(n_random_sets=2)
+    pseudobulks = add_leakage(pseudobulks, programs, load_exclusive_genes())
     return program_effects(CONTRAST, {"simulated": pseudobulks}, programs, settings, seed).effects
 
 

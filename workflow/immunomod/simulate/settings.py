@@ -86,6 +86,13 @@ class SimulationSettings:
         Variation of every gene's level between donors, shared by a donor's arms (pairing takes it out).
     leakage
         Share of a co-culture droplet's molecules that come from lysed cells of the other compartment.
+    ambient
+        Share of a library's molecules in droplets with cells that come from the soup, the RNA of all cells of the
+        library (by their mass). Every droplet holds the same number of them on average, so that cells with little RNA
+        have a larger share.
+    empty_droplets, empty_counts, empty_sd
+        Droplets without a cell per library; the median of their molecules of soup, and the standard deviation of its
+        natural logarithm.
     doublet_rate, damaged_rate
         Share of droplets that hold two cells; share of cells that are damaged (a quarter of the molecules, five times
         the mitochondrial share).
@@ -119,7 +126,11 @@ class SimulationSettings:
     gene_sd: float = 0.3
     sample_sd: float = 0.1
     baseline_sd: float = 0.3
-    leakage: float = 0.002
+    leakage: float = 0.05
+    ambient: float = 0.0
+    empty_droplets: int = 0
+    empty_counts: float = 30.0
+    empty_sd: float = 0.8
     doublet_rate: float = 0.04
     damaged_rate: float = 0.02
     dispersion: float = 0.2
@@ -135,12 +146,14 @@ class SimulationSettings:
             raise UserError(f"simulate: {self.n_donors} donors: at least 1 is needed.")
         if self.depth <= 0 or self.cells_scale <= 0:
             raise UserError("simulate: depth and the number of cells must be above 0.")
-        for name in ("leakage", "doublet_rate", "damaged_rate"):
+        for name in ("leakage", "ambient", "doublet_rate", "damaged_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"simulate: {name} is {getattr(self, name)}: a share from 0 to below 1 is needed.")
         for name in (field.name for field in fields(self) if field.name.endswith("_sd") or field.name == "dispersion"):
             if getattr(self, name) < 0:
                 raise UserError(f"simulate: {name} is {getattr(self, name)}: it must be 0 or more.")
+        if self.empty_droplets < 0 or self.empty_counts <= 0:
+            raise UserError("simulate: empty_droplets must be 0 or more, and empty_counts above 0.")
         if self.seed < 0:
             raise UserError(f"simulate: seed is {self.seed}: it must be 0 or more.")
 

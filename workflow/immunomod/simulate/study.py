@@ -10,10 +10,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from immunomod.programs import ProgramSet, load_programs
-from immunomod.simulate.counts import draw_barcodes, draw_cells, draw_leakage
+from immunomod.simulate.counts import draw_barcodes, draw_cells, draw_leakage, draw_soup
 from immunomod.simulate.effects import ClassEffects, draw_effects, gene_truth, program_truth
 from immunomod.simulate.profiles import Profiles, load_profiles, signed_weights
-from immunomod.simulate.settings import ARMS, REFERENCE_ARM, CellClass, SimulationSettings
+from immunomod.simulate.settings import ARMS, CellClass, SimulationSettings
 from immunomod.simulate.streams import stream
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ class Study:
     adata
         All droplets x genes, int32 CSR; ``obs_names`` are ``<sample>:<barcode>``. ``obs``: ``barcode``, the columns of
         ``libraries``, and the truth: ``true_class``, ``true_doublet``, ``second_class`` (of a doublet), ``damaged``,
-        ``leaked_counts`` (molecules of the other compartment's lysed cells). ``var``: ``gene_id``, ``gene_symbol``.
+        ``leaked_counts`` (molecules of the other compartment's lysed cells), ``ambient_counts`` (molecules of lysed
+        cells of either compartment) and ``empty`` (no cell; ``true_class`` is empty). ``var``: ``gene_id``,
+        ``gene_symbol``.
     libraries
         One row per library: ``sample, condition, donor, culture, stimulus, msc_source, msc_donor, organism``.
     truth_effects, truth_genes, truth_composition
@@ -51,7 +53,7 @@ class Study:
     def truth_cells(self) -> pd.DataFrame:
         """The truth of every droplet: ``sample, barcode, donor, condition, true_class, true_doublet, ...``."""
         columns = ["sample", "barcode", "donor", "condition"]
-        truth = ["true_class", "true_doublet", "second_class", "damaged", "leaked_counts"]
+        truth = ["true_class", "true_doublet", "second_class", "damaged", "leaked_counts", "ambient_counts", "empty"]
         table: pd.DataFrame = self.adata.obs[columns + truth].reset_index(drop=True)
         return table
 
@@ -176,15 +178,40 @@ def draw_library(
         leaked[rows] = part.sum(axis=1)
 
     order = rng.permutation(len(names))
+    barcodes = draw_barcodes(len(names), rng)
+    cells = sp.csr_matrix(counts[order])
+    names, second, damaged, leaked = names[order], second[order], damaged[order], leaked[order]
+    # The soup has a stream of its own, so that cells stay as they are whatever it holds.
+    soup_rng = stream(settings.seed, "soup", donor, arm)
+    masses = compartment_masses(classes, numbers, shares)
+    ambient_counts = leaked.copy()
+    if settings.ambient > 0:
+        per_droplet = cells.sum() / len(names) * settings.ambient / (1.0 - settings.ambient)
+        own = {cells.name: cells.compartment for cells in classes}
+        for compartment, mass in masses.items():
+            part = draw_soup(mass, np.full(len(names), per_droplet), soup_rng)
+            cells = cells + part
+            molecules = np.asarray(part.sum(axis=1)).ravel()
+            ambient_counts += molecules
+            leaked += np.where([own[name] != compartment for name in names], molecules, 0)
+    n_empty = settings.empty_droplets
+    if n_empty:
+        size = np.exp(soup_rng.normal(np.log(settings.empty_counts), settings.empty_sd, n_empty))
+        empty = draw_soup(np.asarray(sum(masses.values())), size, soup_rng)
+        known = set(barcodes)
+        barcodes += [name for name in draw_barcodes(n_empty + len(known), soup_rng) if name not in known][:n_empty]
+        cells = sp.vstack([cells, empty], format="csr")
     table: dict[str, list[object]] = {
-        "barcode": list(draw_barcodes(len(names), rng)),
-        "true_class": names[order].tolist(),
-        "true_doublet": (second != "")[order].tolist(),
-        "second_class": second[order].tolist(),
-        "damaged": damaged[order].tolist(),
-        "leaked_counts": leaked[order].tolist(),
+        "barcode": list(barcodes),
+        "true_class": [*names.tolist(), *[""] * n_empty],
+        "true_doublet": [*(second != "").tolist(), *[False] * n_empty],
+        "second_class": [*second.tolist(), *[""] * n_empty],
+        "damaged": [*damaged.tolist(), *[False] * n_empty],
+        "leaked_counts": [*leaked.tolist(), *[0] * n_empty],
+        "ambient_counts": [*ambient_counts.tolist(), *[0] * n_empty],
+        "empty": [*[False] * len(names), *[True] * n_empty],
     }
-    return sp.csr_matrix(counts[order]), table
+    return cells, table
 
 
 def number_of_cells(cells: CellClass, arm: str, settings: SimulationSettings, rng: np.random.Generator) -> int:
@@ -207,22 +234,23 @@ def library_share(
     return np.asarray(share / share.sum())
 
 
+def compartment_masses(
+    classes: list[CellClass], numbers: dict[str, int], shares: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """For each compartment of a library, its share of the library's RNA, gene by gene; all of them add up to 1."""
+    mass: dict[str, np.ndarray] = {}
+    for cells in classes:
+        own = numbers[cells.name] * cells.rna_content * shares[cells.name]
+        mass[cells.compartment] = mass.get(cells.compartment, 0.0) + own
+    total = sum(part.sum() for part in mass.values())
+    return {compartment: part / total for compartment, part in mass.items()}
+
+
 def partner_profiles(
     classes: list[CellClass], numbers: dict[str, int], shares: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """For each class that has a partner in its library, the mean profile of the partner's RNA, shape (genes,)."""
-    mass = {
-        compartment: sum(
-            numbers[cells.name] * cells.rna_content * shares[cells.name]
-            for cells in classes
-            if cells.compartment == compartment
-        )
-        for compartment in REFERENCE_ARM
-    }
+    mass = compartment_masses(classes, numbers, shares)
     partner = {"MSC": "immune", "immune": "MSC"}
-    profiles = {}
-    for cells in classes:
-        other = mass[partner[cells.compartment]]
-        if isinstance(other, np.ndarray):
-            profiles[cells.name] = other / other.sum()
-    return profiles
+    others = {cells.name: mass.get(partner[cells.compartment]) for cells in classes}
+    return {name: other / other.sum() for name, other in others.items() if other is not None}

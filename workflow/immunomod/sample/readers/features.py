@@ -173,7 +173,7 @@ class GeneCounts:
     Parameters
     ----------
     matrix
-        kept cells x genes (CSR int32).
+        cells x genes (CSR int32).
     var
         One row per gene; index gene id, or current symbol where there is no id. ``gene_id`` (empty where unknown),
         ``gene_symbol`` (current), ``gene_symbol_given`` (as in the file; that of the first of several summed columns).
@@ -181,20 +181,16 @@ class GeneCounts:
         Sentences for the ledger.
     other
         Features that are no genes, by kind: ``antibody_capture``, ``hashtags``, ``crispr_guide_capture``,
-        ``multiplexing_capture``, ``custom``, ``spike_in``, ``transgene``, ...; the kept cells.
-    cells
-        Which of the given cells were kept; None where all were.
-    other_species_fraction
-        For each kept cell, the share of its counts that lies in genes of another species; None where one species was
-        counted.
+        ``multiplexing_capture``, ``custom``, ``spike_in``, ``transgene``, ...
+    other_species_counts
+        For each cell, its counts in genes of another species; None where one species was counted.
     """
 
     matrix: sparse.csr_matrix
     var: pd.DataFrame
     decisions: list[str]
     other: dict[str, OtherFeatures] = field(default_factory=dict)
-    cells: NDArray[np.bool_] | None = None
-    other_species_fraction: NDArray[np.float64] | None = None
+    other_species_counts: NDArray[np.int64] | None = None
 
 
 def gene_counts(matrix: sparse.csr_matrix, features: pd.DataFrame, where: str, organism: str = "") -> GeneCounts:
@@ -203,7 +199,8 @@ def gene_counts(matrix: sparse.csr_matrix, features: pd.DataFrame, where: str, o
     Genome prefixes and versions of Ensembl ids are removed. Features of other types are kept apart; hashtags among
     antibodies are told by name, and so are hashtags, antibodies, spike-ins and transgenes among features that have no
     type or all have the type of genes (as DropletUtils writes them). Where the matrix holds several species, only genes
-    of ``organism`` stay, and cells with more counts of another species than of it are dropped.
+    of ``organism`` stay, and each cell's counts in the others' are added up: which cells are whose is decided where the
+    empty droplets are known (:mod:`immunomod.sample.species`).
 
     Columns are summed where they share a gene id; without ids, where they share a symbol, or where software made the
     second of two equal symbols unique (``A.1`` or ``A-1`` beside ``A``, and no gene is called so).
@@ -236,12 +233,10 @@ def gene_counts(matrix: sparse.csr_matrix, features: pd.DataFrame, where: str, o
     own = _own_genes(species, is_gene, organism, where)
     spoken = organism if organism in ORGANISMS else _only_species(table[own], species[own])
 
-    cells, fraction = None, None
+    foreign_counts = None
     if (foreign := is_gene & ~own).any():
-        cells, fraction, note = _assign_cells(matrix, own, foreign, organism, species, where)
-        decisions.append(note)
-        if cells is not None:
-            matrix = matrix[cells]
+        foreign_counts = _foreign_counts(matrix, own, foreign, organism, species, where)
+        decisions.append(f"set aside {foreign.sum():,} genes of {_listed_species(species[foreign])}")
     other = {
         kind: OtherFeatures(_unique_names(table[kinds == kind]), matrix[:, kinds == kind])
         for kind in sorted(set(kinds) - {""})
@@ -250,7 +245,7 @@ def gene_counts(matrix: sparse.csr_matrix, features: pd.DataFrame, where: str, o
     if not own.all():
         matrix, table = matrix[:, own], table.loc[own]
     var, codes, notes = _name_genes(table, spoken, where)
-    return GeneCounts(_summed(matrix, codes, len(var)), var, decisions + notes, other, cells, fraction)
+    return GeneCounts(_summed(matrix, codes, len(var)), var, decisions + notes, other, foreign_counts)
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -400,28 +395,27 @@ def _only_species(table: pd.DataFrame, species: NDArray[np.object_]) -> str:
     return found if found in ORGANISMS else ""
 
 
-def _assign_cells(
+def _foreign_counts(
     matrix: sparse.csr_matrix,
     own: NDArray[np.bool_],
     foreign: NDArray[np.bool_],
     organism: str,
     species: NDArray[np.object_],
     where: str,
-) -> tuple[NDArray[np.bool_] | None, NDArray[np.float64], str]:
-    """Cells that are not another species' (None: all), their share of its counts, and a sentence."""
+) -> NDArray[np.int64]:
+    """Each cell's counts in genes of another species; a matrix in which every cell has more of them is a mistake."""
     of_own = np.asarray(matrix @ own.astype(np.int64)).ravel()
     of_other = np.asarray(matrix @ foreign.astype(np.int64)).ravel()
-    kept = of_other <= of_own
-    fraction = of_other / np.maximum(of_own + of_other, 1)
-    others = " and ".join(sorted(set(species[foreign])))
-    if len(kept) and not kept.any():
+    if len(of_own) and (of_other > of_own).all():
         raise UserError(
-            f"{where}: every cell holds more counts of {others} than of {organism}; correct column organism"
+            f"{where}: every cell holds more counts of {_listed_species(species[foreign])} than of {organism}; correct "
+            "column organism"
         )
-    note = f"set aside {foreign.sum():,} genes of {others}"
-    if kept.all():
-        return None, fraction, note
-    return kept, fraction[kept], f"{note}; dropped {(~kept).sum():,} cells with more counts of it than of {organism}"
+    return of_other
+
+
+def _listed_species(species: NDArray[np.object_]) -> str:
+    return " and ".join(sorted(set(species)))
 
 
 # --- genes -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,88 @@
+"""Which kind of cell a droplet holds, as far as contamination needs it: MSC, T or NK, B, or myeloid.
+
+Cells of a sample have no names yet when its ambient RNA is estimated. The exclusive genes tell these four kinds apart:
+a cell's counts in each set of them are Poisson around its total times its kind's rates, and the rates, which hold the
+contamination, are learned from the library itself (expectation maximisation, hard assignments).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from immunomod.exclusive import COMPARTMENT_OF, LEUKOCYTE
+
+Floats = NDArray[np.float64]
+#: A kind needs so many cells that clearly show it, and so large a share of the rate in its clearest cells, to be there.
+MIN_CELLS = 10
+_ROUNDS = 30
+#: Share of a kind's own exclusive genes in its clear cells, at the least, and the percentile of cells that are clear.
+_CLEAR_SHARE = {"MSC": 0.02, "T_NK": 0.003, "B": 0.003, "myeloid": 0.005}
+_CLEAR_PERCENTILE = 95.0
+#: A cell starts unassigned where its fullest set holds less than this of a clear cell's.
+_FOREIGN_SHARE = 0.25
+
+
+def set_counts(
+    counts: sparse.csr_matrix, symbols: pd.Series, groups: Mapping[str, set[str]]
+) -> tuple[list[str], Floats]:
+    """Each cell's counts in each set of exclusive genes: names of the sets, and cells x sets."""
+    names = [*COMPARTMENT_OF, LEUKOCYTE]
+    indicator = np.column_stack([symbols.isin(groups.get(name, set())).to_numpy() for name in names])
+    return names, np.asarray(counts @ indicator.astype(np.int64), dtype=np.float64)
+
+
+def cell_groups(counts: sparse.csr_matrix, symbols: pd.Series, groups: Mapping[str, set[str]]) -> NDArray[np.object_]:
+    """Kind of each cell (a key of :data:`immunomod.exclusive.COMPARTMENT_OF`), empty where nothing tells.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes, raw counts.
+    symbols
+        Gene symbol of each column.
+    groups
+        Sets of exclusive genes (:meth:`immunomod.exclusive.ExclusiveGenes.of_groups`).
+    """
+    nothing = np.full(counts.shape[0], "", dtype=object)
+    _, observed = set_counts(counts, symbols, groups)
+    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    if counts.shape[0] == 0 or not (total > 0).any():
+        return nothing
+    kinds = list(COMPARTMENT_OF)
+    # Start: the set that is fullest, held against what a clear cell of the kind shows.
+    share = observed[:, : len(kinds)] / np.maximum(total[:, None], 1.0)
+    full = np.maximum(
+        np.percentile(share[total > 0], _CLEAR_PERCENTILE, axis=0), [_CLEAR_SHARE[kind] for kind in kinds]
+    )
+    start = (share / full).argmax(axis=1)
+    clear = (share / full)[np.arange(len(start)), start] >= _FOREIGN_SHARE
+    assigned = np.where(clear & (total > 0), start, -1)
+    present: list[int] = []
+    for _ in range(_ROUNDS):
+        present = [kind for kind in range(len(kinds)) if (assigned == kind).sum() >= MIN_CELLS]
+        if not present:
+            return nothing
+        rates = np.array(
+            [(observed[assigned == kind].sum(axis=0) + 0.5) / (total[assigned == kind].sum() + 1.0) for kind in present]
+        )
+        # A kind whose own set is no higher than another kind's is that other kind's contamination.
+        own = rates[np.arange(len(present)), present]
+        highest = rates[:, present].max(axis=0)
+        lasting = [row for row in range(len(present)) if own[row] >= highest[row] * (1 - 1e-9)]
+        if len(lasting) < len(present):
+            assigned[~np.isin(assigned, [present[row] for row in lasting])] = -1
+            present, rates = [present[row] for row in lasting], rates[lasting]
+        likelihood = observed @ np.log(rates).T - np.outer(total, rates.sum(axis=1))
+        best = np.array(present)[likelihood.argmax(axis=1)]
+        told = observed[np.arange(len(best)), best] + np.where(best == 0, 0.0, observed[:, -1]) > 0
+        updated = np.where(told, best, -1)
+        if (updated == assigned).all():
+            break
+        assigned = updated
+    labels = np.array([*kinds, ""], dtype=object)
+    return np.asarray(labels[assigned])

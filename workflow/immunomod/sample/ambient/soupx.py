@@ -1,0 +1,326 @@
+"""Contamination from genes that a kind of cell does not make, after SoupX (Young and Behjati 2020,
+doi:10.1093/gigascience/giaa151), for libraries of two compartments.
+
+SoupX assumes one soup. Here what leaked is told apart by where it came from, because in a co-culture RNA of the partner
+matters and RNA of one's own kind does not:
+
+*With empty droplets* their counts are the profile of the soup, own and partner's parts together. The share of it in a
+kind of cell follows from the exclusive genes of all other kinds.
+
+*Without them* each source (MSC; T and NK, B, myeloid cells) leaks its own profile, taken from its cells in the library
+and cleared in turn of what leaked into them. A kind's RNA in its own cells cannot be seen. As many molecules of it are
+taken to be in each of its droplets as in the droplets of the other kinds of its compartment; where there is none (MSC),
+as in its partner's droplets, if the other compartment shows that soup is shared.
+
+The fraction is that of a kind of cell as a whole, as SoupX does with clusters: the leaked counts of a gene are removed
+from its cells in proportion to their counts of it, so sums are right and zeros stay zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from immunomod.exclusive import COMPARTMENT_OF, LEUKOCYTE, PARTNER, fraction_error, mixture_weights, robust_mixture
+from immunomod.sample.ambient.groups import cell_groups
+from immunomod.sample.ambient.method import GROUP_COLUMNS, AmbientInput, Contamination
+
+Floats = NDArray[np.float64]
+MIN_CELLS = 10
+MIN_GENES = 3
+#: Counts of a gene that 10% of contamination must bring for the gene to be looked at, and of all genes together.
+MIN_EXPECTED, MIN_TOTAL_EXPECTED = 0.5, 20.0
+ROUNDS = 4
+MIN_EMPTY_COUNTS = 2000
+
+
+@dataclass(frozen=True)
+class _Leak:
+    """What leaked into one kind of cell, as a share of its molecules: in all, its error, and gene by gene."""
+
+    fraction: float
+    error: float
+    profile: Floats
+    n_genes: int
+
+
+def estimate(data: AmbientInput) -> Contamination:
+    """Estimate contamination, and the counts without it."""
+    group = cell_groups(data.counts, data.symbols, data.exclusive)
+    known = [kind for kind in COMPARTMENT_OF if ((group == kind) & data.singlet).sum() >= MIN_CELLS]
+    group[~np.isin(group, known)] = ""
+    table = _empty_table(known, group, data.counts)
+    if not known:
+        return Contamination(group, table, note="contamination not estimated: no kind of cell is told by its genes")
+    sums = np.array([_sum(data.counts, (group == kind) & data.singlet) for kind in known])
+    cells = np.array([int(((group == kind) & data.singlet).sum()) for kind in known])
+    genes = {name: data.symbols.isin(list(symbols)).to_numpy() for name, symbols in data.exclusive.items()}
+    from_empty = data.empty_counts is not None and data.empty_counts.sum() >= MIN_EMPTY_COUNTS
+    if from_empty:
+        assert data.empty_counts is not None
+        found = _by_soup(known, sums, data.empty_counts.astype(np.float64), genes)
+    else:
+        found = _by_sources(known, sums, cells, genes)
+    for row, kind in enumerate(known):
+        for name, value in found[kind].items():
+            if name in table:
+                table.loc[row, name] = value
+    return Contamination(
+        group=group,
+        table=table,
+        **_over_cells(table, "ambient_fraction"),
+        **_over_cells(table, "partner_fraction"),
+        corrected=_corrected(data.counts, group, known, sums, found),
+        profile_from="empty droplets" if from_empty else "cells",
+        note=_note(table),
+        leaked_exclusive={
+            compartment: share
+            for compartment, partner in PARTNER.items()
+            if (share := _leaked_exclusive(known, sums, found, genes, compartment, partner)) is not None
+        },
+    )
+
+
+def _empty_table(known: list[str], group: NDArray[np.object_], counts: sparse.csr_matrix) -> pd.DataFrame:
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    table = pd.DataFrame(
+        {
+            "group": known,
+            "compartment": [COMPARTMENT_OF[kind] for kind in known],
+            "n_cells": [int((group == kind).sum()) for kind in known],
+            "counts": [int(total[group == kind].sum()) for kind in known],
+        }
+    )
+    return table.reindex(columns=GROUP_COLUMNS).assign(n_exclusive_genes=0)
+
+
+def _sum(counts: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> Floats:
+    return np.asarray(chosen.astype(np.float64) @ counts, dtype=np.float64).ravel()
+
+
+def _exclusive_to(sources: list[str], genes: dict[str, NDArray[np.bool_]], with_leukocyte: bool) -> NDArray[np.bool_]:
+    names = [*sources, *([LEUKOCYTE] if with_leukocyte else [])]
+    return np.asarray(np.any([genes[name] for name in names if name in genes], axis=0))
+
+
+def _leak(target: Floats, sources: Floats, exclusive: NDArray[np.bool_]) -> _Leak | None:
+    """What leaked into a kind from some others (sources x genes); None where too little tells."""
+    total, mass = target.sum(), sources.sum()
+    if total == 0 or mass == 0:
+        return None
+    partner = sources.sum(axis=0) / mass
+    used = np.flatnonzero(exclusive & (0.1 * total * partner >= MIN_EXPECTED))
+    if len(used) < MIN_GENES or 0.1 * total * partner[used].sum() < MIN_TOTAL_EXPECTED:
+        return None
+    own = np.zeros(len(used))
+    profiles = sources / sources.sum(axis=1, keepdims=True)
+    weights, kept = robust_mixture(target[used], total * profiles[:, used], own, sources.sum(axis=1) / mass)
+    profile = np.asarray(weights @ profiles)
+    fraction = float(profile.sum())
+    error = fraction_error(target[used[kept]], total * partner[used[kept]], own[kept], fraction)
+    return _Leak(fraction, error, profile, int(kept.sum()))
+
+
+def _by_sources(
+    known: list[str], sums: Floats, cells: NDArray[np.int64], genes: dict[str, NDArray[np.bool_]]
+) -> dict[str, dict[str, Any]]:
+    """Contamination without empty droplets; see the module's docstring."""
+    compartment = [COMPARTMENT_OF[kind] for kind in known]
+    leaks: dict[tuple[int, str], _Leak | None] = {}
+    expected = np.zeros_like(sums)
+    for _ in range(ROUNDS):
+        cleared = np.maximum(sums - expected, 0.0)
+        leaks = {}
+        for row, kind in enumerate(known):
+            partners = [other for other in range(len(known)) if compartment[other] != compartment[row]]
+            if partners:
+                names = [known[other] for other in partners]
+                exclusive = _exclusive_to(names, genes, with_leukocyte=kind == "MSC")
+                leaks[row, "partner"] = _leak(sums[row], cleared[partners], exclusive)
+            for other in range(len(known)):
+                if other != row and compartment[other] == compartment[row]:
+                    leaks[row, known[other]] = _leak(sums[row], cleared[[other]], genes[known[other]])
+        for row in range(len(known)):
+            profiles = [leak.profile for (target, _), leak in leaks.items() if target == row and leak is not None]
+            expected[row] = sums[row].sum() * np.sum(profiles, axis=0) if profiles else 0.0
+    per_droplet = sums.sum(axis=1) / cells
+    found: dict[str, dict[str, Any]] = {}
+    for row, kind in enumerate(known):
+        of_own = [leak for (target, source), leak in leaks.items() if target == row and source != "partner"]
+        partner = leaks.get((row, "partner"))
+        seen = [leak for leak in of_own if leak is not None]
+        parts = [*seen, *([partner] if partner is not None else [])]
+        hidden = _hidden_molecules(row, known, compartment, leaks, per_droplet, cells)
+        ambient = np.nan
+        if parts and np.isfinite(hidden):
+            ambient = sum(leak.fraction for leak in parts) + hidden / per_droplet[row]
+        found[kind] = {
+            "profile": np.sum([leak.profile for leak in parts], axis=0) if parts else np.zeros(sums.shape[1]),
+            "partner_profile": partner.profile if partner is not None else np.zeros(sums.shape[1]),
+            "ambient_fraction": min(float(ambient), 1.0),
+            "ambient_fraction_se": float(np.sqrt(sum(leak.error**2 for leak in parts))) if parts else np.nan,
+            "partner_fraction": partner.fraction if partner is not None else np.nan,
+            "partner_fraction_se": partner.error if partner is not None else np.nan,
+            "n_exclusive_genes": sum(leak.n_genes for leak in parts),
+        }
+    return found
+
+
+def _hidden_molecules(
+    row: int,
+    known: list[str],
+    compartment: list[str],
+    leaks: dict[tuple[int, str], _Leak | None],
+    per_droplet: Floats,
+    cells: NDArray[np.int64],
+) -> float:
+    """Molecules of a kind's own soup in its droplets, told from other kinds' droplets; NaN where none tells."""
+
+    def molecules(target: int, source: str) -> float | None:
+        leak = leaks.get((target, source))
+        return None if leak is None else leak.fraction * per_droplet[target]
+
+    own = [other for other in range(len(known)) if other != row and compartment[other] == compartment[row]]
+    told = [(value, cells[other]) for other in own if (value := molecules(other, known[row])) is not None]
+    if told:
+        return float(np.average([value for value, _ in told], weights=[size for _, size in told]))
+    partners = [other for other in range(len(known)) if compartment[other] != compartment[row]]
+    told = [(value, cells[other]) for other in partners if (value := molecules(other, "partner")) is not None]
+    if not told:
+        return float("nan")
+    in_partner = float(np.average([value for value, _ in told], weights=[size for _, size in told]))
+    back = molecules(row, "partner")
+    # Shared soup: as much of the partner's RNA in its own other kinds as in this kind.
+    among = [
+        sum(value for source in partners if source != other and (value := molecules(other, known[source])) is not None)
+        for other in partners
+    ]
+    if len(partners) < 2 or back is None or back <= 0:
+        return in_partner
+    # what the kinds of the partner compartment see of each other lacks their own part: scale it up
+    seen_share = (len(partners) - 1) / len(partners)
+    return in_partner * min(1.0, float(np.average(among, weights=cells[partners])) / (seen_share * back))
+
+
+def _by_soup(
+    known: list[str], sums: Floats, soup: Floats, genes: dict[str, NDArray[np.bool_]]
+) -> dict[str, dict[str, Any]]:
+    """Contamination with the profile of empty droplets."""
+    profile = soup / soup.sum()
+    found: dict[str, dict[str, Any]] = {}
+    partner_part = _partner_part(known, sums, soup, genes)
+    for row, kind in enumerate(known):
+        foreign = [other for other in COMPARTMENT_OF if other != kind]
+        exclusive = _exclusive_to(foreign, genes, with_leukocyte=kind == "MSC")
+        leak = _leak(sums[row], soup[None, :], exclusive)
+        part = partner_part[COMPARTMENT_OF[kind]]
+        fraction, error = (leak.fraction, leak.error) if leak is not None else (np.nan, np.nan)
+        share = float(part.sum())
+        found[kind] = {
+            "profile": np.nan_to_num(fraction) * profile,
+            "partner_profile": np.nan_to_num(fraction) * part,
+            "ambient_fraction": min(fraction, 1.0),
+            "ambient_fraction_se": error,
+            "partner_fraction": fraction * share if np.isfinite(share) else np.nan,
+            "partner_fraction_se": error * share,
+            "n_exclusive_genes": leak.n_genes if leak is not None else 0,
+        }
+    return found
+
+
+def _partner_part(
+    known: list[str], sums: Floats, soup: Floats, genes: dict[str, NDArray[np.bool_]]
+) -> dict[str, Floats]:
+    """Compartment -> the part of the soup's profile that is its partner's RNA (sums to that share of the soup).
+
+    The soup is a mixture of the library's kinds of cell; its exclusive genes give their weights.
+    """
+    total = soup.sum()
+    chosen = _exclusive_to(list(COMPARTMENT_OF), genes, with_leukocyte=True)
+    profiles = sums / sums.sum(axis=1, keepdims=True)
+    used = np.flatnonzero(chosen & (total * profiles.mean(axis=0) >= 1))
+    shares = sums.sum(axis=1) / sums.sum()
+    if len(used) < MIN_GENES or len(known) < 2:
+        weights = shares
+    else:
+        weights = mixture_weights(soup[used], total * profiles[:, used], np.zeros(len(used)), shares)
+        weights = weights / weights.sum() if weights.sum() > 0 else shares
+    parts = weights[:, None] * profiles
+    mixed = parts.sum(axis=0)
+    result = {}
+    for compartment, partner in PARTNER.items():
+        rows = [row for row, kind in enumerate(known) if COMPARTMENT_OF[kind] == partner]
+        of_partner = parts[rows].sum(axis=0)
+        share = np.divide(of_partner, mixed, out=np.zeros_like(mixed), where=mixed > 0)
+        result[compartment] = soup / total * share
+    return result
+
+
+def _over_cells(table: pd.DataFrame, name: str) -> dict[str, float]:
+    """Mean of a fraction over kinds, by their counts, and its standard error."""
+    told = table[table[name].notna()]
+    if told.empty:
+        return {name: np.nan, f"{name}_se": np.nan}
+    weight = told["counts"].to_numpy(dtype=np.float64)
+    weight = weight / weight.sum()
+    error = np.nan_to_num(told[f"{name}_se"].to_numpy(dtype=np.float64))
+    return {
+        name: float(weight @ told[name].to_numpy(dtype=np.float64)),
+        f"{name}_se": float(np.sqrt((weight**2) @ error**2)),
+    }
+
+
+def _corrected(
+    counts: sparse.csr_matrix,
+    group: NDArray[np.object_],
+    known: list[str],
+    sums: Floats,
+    found: dict[str, dict[str, Any]],
+) -> sparse.csr_matrix:
+    """Counts less what leaked: each gene of a kind loses the share of its counts that is expected to be foreign."""
+    shares = np.zeros((len(known) + 1, counts.shape[1]), dtype=np.float32)
+    for row, kind in enumerate(known):
+        expected = sums[row].sum() * np.asarray(found[kind]["profile"])
+        shares[row] = np.clip(np.divide(expected, sums[row], out=np.zeros_like(expected), where=sums[row] > 0), 0, 1)
+    rows = np.array([known.index(kind) if kind else len(known) for kind in group])
+    data = counts.data.astype(np.float32)
+    for start in range(0, counts.shape[0], 4096):
+        stop = min(start + 4096, counts.shape[0])
+        entries = slice(counts.indptr[start], counts.indptr[stop])
+        of_entry = np.repeat(rows[start:stop], np.diff(counts.indptr[start : stop + 1]))
+        data[entries] *= 1 - shares[of_entry, counts.indices[entries]]
+    corrected = sparse.csr_matrix((data, counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
+    corrected.eliminate_zeros()
+    return corrected
+
+
+def _leaked_exclusive(
+    known: list[str],
+    sums: Floats,
+    found: dict[str, dict[str, Any]],
+    genes: dict[str, NDArray[np.bool_]],
+    compartment: str,
+    partner: str,
+) -> float | None:
+    """Share of a compartment's molecules that leaked from its partner and are exclusive to it; None without partner."""
+    rows = [row for row, kind in enumerate(known) if COMPARTMENT_OF[kind] == compartment]
+    sources = [kind for kind in known if COMPARTMENT_OF[kind] == partner]
+    if not rows or not sources:
+        return None
+    chosen = _exclusive_to(sources, genes, with_leukocyte=partner == "immune")
+    total = sums[rows].sum()
+    leaked = sum(sums[row].sum() * np.asarray(found[known[row]]["partner_profile"])[chosen].sum() for row in rows)
+    return float(leaked / total)
+
+
+def _note(table: pd.DataFrame) -> str:
+    if table["ambient_fraction"].notna().any():
+        return ""
+    if len(table) == 1:
+        return "contamination cannot be seen: the library holds one kind of cell, whose own RNA it would be"
+    return "contamination not estimated: too few counts of genes that only some of its cells make"
