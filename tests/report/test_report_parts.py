@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from immunomod.programs import load_programs
-from immunomod.report import draw, palette, views, words
+from immunomod.report import draw, palette, quality, views, words
 from immunomod.report.answer import answer, control_verdict, is_coculture, with_fitting_expectations
 from immunomod.report.downloads import Downloads, as_tsv, neutralise
 from immunomod.report.inputs import Contrast, as_bool, load_tables
@@ -200,8 +200,10 @@ def test_volcano_draws_called_genes_in_colour_and_nothing_from_nothing():
 
 def test_limits_are_found_with_their_source():
     row = {"total_counts_lower": 500.0, "total_counts_lower_from": "mad", "total_counts_upper": np.nan}
-    assert views.limits_of(row, "total_counts") == [("lower", 500.0, "mad")]
-    assert views.limits_of({"min_genes": 200, "pct_mt_max": "20"}, "n_genes_by_counts") == [("lower", 200.0, "")]
+    counts, genes = quality.METRICS[:2]
+    assert quality.limits_of(row, counts) == [quality.Limit("lower", 500.0, "mad")]
+    old = {"min_genes": 200, "pct_mt_max": "20"}
+    assert quality.limits_of(old, genes) == [quality.Limit("lower", 200.0, "")]
 
 
 def test_composition_bars_sum_to_the_whole():
