@@ -162,6 +162,17 @@ def test_forest_marks_controls_significance_and_expected_side():
     assert "circle" in panel.rows[0].drawing and 'fill="#fff"' in panel.rows[0].drawing
 
 
+def test_forest_shows_the_uncorrected_effect_where_leakage_moved_it():
+    moved = effects(effect=[1.0, 1.0], title=["moved", "hardly"]).assign(effect_raw=[1.5, 1.05])
+    (panel,) = views.forest_panels(contrast(moved))
+    by_title = {row.title: row for row in panel.rows}
+    assert by_title["moved"].uncorrected == "+1.50" and by_title["moved"].drawing.count('width="6"') == 1
+    assert by_title["hardly"].uncorrected == "" and 'width="6"' not in by_title["hardly"].drawing
+    far = effects().assign(effect_raw=40.0)
+    assert views.forest_panels(contrast(far))[0].rows[0].uncorrected == "+40.00"
+    assert "40" in views.forest_panels(contrast(far))[0].axis
+
+
 def test_interval_beyond_the_axis_becomes_an_arrow():
     axis = draw.Axis(-1, 1)
     inside = draw.forest_row(axis, 0.5, 0.2, 0.8, significant=True, control=False, expected_sign="?")

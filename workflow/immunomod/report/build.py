@@ -25,9 +25,10 @@ from immunomod.report.downloads import Download, Downloads
 from immunomod.report.figures import report_style, write_figures
 from immunomod.report.inputs import Atlas, Contrast, ReportInputs, ReportTables, load_tables
 from immunomod.report.maps import CellMap, cell_maps
-from immunomod.report.methods import SOURCES, methods_text, settings_table, versions_sentence
+from immunomod.report.methods import methods_text, settings_table, versions_sentence
 from immunomod.report.palette import diverging
 from immunomod.report.quality import quality
+from immunomod.report.sources import SOURCES
 from immunomod.report.words import FDR_THRESHOLD, plural, slug
 
 

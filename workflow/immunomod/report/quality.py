@@ -49,8 +49,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("doublet_score", "Doublet score", False, 0.1, ("doublet",), main=True),
     Metric("pct_counts_ribo", "Ribosomal %", False, 5.0),
     Metric("pct_counts_hb", "Haemoglobin %", False, 1.0),
-    Metric("complexity", "Complexity: log10 genes / log10 molecules", False, 0.1),
-    Metric("partner_doublet_score", "Share of the partner's RNA beyond leakage", False, 0.1),
+    Metric("complexity", "Complexity", False, 0.1),
+    Metric("partner_doublet_score", "Partner's RNA beyond leakage, share", False, 0.1),
 )
 #: Where a limit came from, in a word or two.
 LIMIT_SOURCES: Mapping[str, str] = {
@@ -164,10 +164,15 @@ class Leakage:
 
 @dataclass(frozen=True)
 class Quality:
-    """All samples on shared axes. ``facts``: header and rows of what else is known of them."""
+    """All samples on shared axes.
+
+    ``failed``: failed samples with their reasons; ``fate``: what became of these. ``facts``: header and rows of what
+    else is known of the samples.
+    """
 
     summary: str
     failed: list[str]
+    fate: str
     main_titles: list[str]
     further_titles: list[str]
     samples: list[SampleQuality]
@@ -190,6 +195,7 @@ def quality(tables: ReportTables) -> Quality:
     return Quality(
         summary=_summary(samples),
         failed=[f"{s.sample}: {'; '.join(s.reasons)}" for s in samples if s.verdict == FAIL],
+        fate=fate_of(FAIL, keeps_failed=keeps_failed),
         main_titles=[one.title for one in known if one.main],
         further_titles=[one.title for one in known if not one.main],
         samples=samples,
@@ -367,13 +373,16 @@ def _sample_quality(
 
 
 def _histogram(row: Row, cells: pd.DataFrame, kept: NDArray[np.bool_], metric: Metric, axis: draw.Axis) -> Histogram:
-    limits = limits_of(row, metric)
+    limits, values = limits_of(row, metric), metric_values(cells, metric)
+    if not np.isfinite(values).any():
+        return Histogram(metric.title, Markup(""), Markup(""), ["not measured"])
     at = [math.log10(max(limit.value, 1.0)) if metric.log else limit.value for limit in limits]
-    said = {"doublet_score": doublet_lines, "partner_doublet_score": partner_lines}.get(metric.name)
-    lines = [", ".join(limit.words for limit in limits), *(said(row) if said else [])]
+    lines = [", ".join(limit.words for limit in limits)]
+    if metric.name == "doublet_score":
+        lines += [*doublet_lines(row), *partner_lines(row)]
     return Histogram(
         metric.title,
-        draw.histogram(metric_values(cells, metric), kept, axis, at),
+        draw.histogram(values, kept, axis, at),
         _metric_ticks(axis, metric.log),
         [line for line in lines if line],
     )

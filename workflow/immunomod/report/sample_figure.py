@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 WIDTH = 11.0
 _ROW, _GAP, _TITLE_LINE = 1.35, 0.95, 0.17
-_LEFT, _RIGHT = 0.055, 0.99
+_LEFT, _RIGHT = 0.055, 0.978
 _SMALL = 6.5
 Panel = tuple[str, str, Callable[["Axes"], None]]
 
@@ -117,12 +117,10 @@ def _place(figure: Figure, panels: list[Panel], n_columns: int, top: float, heig
 
 
 def _metric_panel(row: Mapping[str, object], cells: pd.DataFrame, metric: Metric) -> Panel:
-    said = {"doublet_score": doublet_lines, "partner_doublet_score": partner_lines}.get(metric.name)
-    words = [limit.words for limit in limits_of(row, metric)] + (said(row) if said else [])
-    title = {"complexity": "log10 genes / log10 molecules", "partner_doublet_score": "Partner's share of a cell"}
+    words = [limit.words for limit in limits_of(row, metric)]
     return (
-        title.get(metric.name, metric.title),
-        ", ".join(words) or "no limit",
+        {"complexity": "Complexity: log10 genes / log10 molecules"}.get(metric.name, metric.title),
+        ", ".join(words) or ("" if metric.name == "partner_doublet_score" else "no limit"),
         partial(_draw_metric, row=row, cells=cells, metric=metric),
     )
 
@@ -143,6 +141,9 @@ def _draw_metric(axes: Axes, row: Mapping[str, object], cells: pd.DataFrame, met
         axes.stairs(np.histogram(values[chosen], edges)[0], edges, fill=True, color=colour)
     for value in at:
         axes.axvline(value, color=UP, linewidth=1.0, linestyle=(0, (3, 2)))
+    said = {"doublet_score": doublet_lines, "partner_doublet_score": partner_lines}.get(metric.name)
+    if said:
+        axes.set_xlabel(", ".join(said(row)), loc="left", fontsize=_SMALL)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
