@@ -200,6 +200,9 @@ def test_waterfall_and_ranks_show_what_the_tables_hold(tables):
 
 def test_a_failed_sample_says_so_in_its_title(tables):
     assert texts(figure_of(tables, 5))[0] == "D2_coculture: failed, left out of every contrast"
+    with report_style():
+        figure = sample_figure({"sample": "x" * 300, "verdict": "fail"}, *[pd.DataFrame()] * 3)
+    assert texts(figure)[0] == f"{'x' * 44}…: failed, left out of every contrast"
 
 
 @pytest.mark.parametrize("n_cells", [0, 1, 8])

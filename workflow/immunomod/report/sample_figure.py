@@ -39,6 +39,7 @@ WIDTH = 11.0
 _ROW, _GAP, _TITLE_LINE = 1.35, 0.95, 0.17
 _LEFT, _RIGHT = 0.055, 0.978
 _SMALL = 6.5
+_LONGEST_NAME = 45
 Panel = tuple[str, str, Callable[["Axes"], None]]
 
 
@@ -92,10 +93,12 @@ def _title(row: Mapping[str, object], keeps_failed: bool) -> list[str]:
     verdict = text(row.get("verdict"))
     fate = fate_of(verdict, keeps_failed=keeps_failed)
     said = {"warn": "passes with a warning", "fail": "failed"}.get(verdict, "passes" if verdict else "")
-    head = f"{row['sample']}: {said}" if said else str(row["sample"])
+    name = text(row["sample"])
+    name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    head = f"{name}: {said}" if said else name
     reasons = "; ".join(reasons_of(row))
     return [
-        textwrap.shorten(head + (f", {fate}" if fate else ""), 110, placeholder=" …"),
+        head + (f", {fate}" if fate else ""),
         *textwrap.wrap(reasons, 165, max_lines=4, placeholder=" …"),
     ]
 

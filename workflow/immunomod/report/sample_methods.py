@@ -49,9 +49,9 @@ def _calling(qc: pd.DataFrame, settings: SampleSettings) -> Paragraph | None:
         return None
     calling = settings.calling
     how = {
-        "emptydrops": f"those with so many counts that they need no test, and those whose counts differ from the ambient profile "
-        f"(Monte Carlo test of {calling.n_iterations:,} draws or more, false discovery rate at most {calling.fdr:g}; "
-        f"droplets of {calling.lower:,} counts or fewer give the profile)",
+        "emptydrops": "those with so many counts that they need no test, and those whose counts differ from the "
+        f"ambient profile (Monte Carlo test of {calling.n_iterations:,} draws or more, false discovery rate at most "
+        f"{calling.fdr:g}; droplets of {calling.lower:,} counts or fewer give the profile)",
         "knee": "those above the inflection of the rank curve",
     }
     used = [how.get(name, name) for name in dict.fromkeys(methods[unfiltered.index])]
@@ -167,7 +167,7 @@ def _states(qc: pd.DataFrame) -> Paragraph | None:
         return None
     text = (
         "A cell whose counts of genes of S phase, or of G2 and M, exceed those of resting cells (Poisson test) is "
-        f"taken to cycle: {100 * float(cycling.median()):.0f}% of the cells of the median sample. Cell cycle and stress are "
-        "kept beside the expression as covariates; nothing was regressed out of it."
+        f"taken to cycle: {100 * float(cycling.median()):.0f}% of the cells of the median sample. Cell cycle and "
+        "stress are kept beside the expression as covariates; nothing was regressed out of it."
     )
     return Paragraph("Cell cycle and stress", text, ("cell_cycle",))
