@@ -25,6 +25,7 @@ from immunomod.report.quality import (
     metric_values,
     of_sample,
     partner_lines,
+    percent,
     reasons_of,
     steps_of,
 )
@@ -122,7 +123,7 @@ def _place(figure: Figure, panels: list[Panel], n_columns: int, top: float, heig
 def _metric_panel(row: Mapping[str, object], cells: pd.DataFrame, metric: Metric) -> Panel:
     words = [limit.words for limit in limits_of(row, metric)]
     return (
-        {"complexity": "Complexity: log10 genes / log10 molecules"}.get(metric.name, metric.title),
+        metric.title,
         ", ".join(words) or ("" if metric.name == "partner_doublet_score" else "no limit"),
         partial(_draw_metric, row=row, cells=cells, metric=metric),
     )
@@ -144,9 +145,12 @@ def _draw_metric(axes: Axes, row: Mapping[str, object], cells: pd.DataFrame, met
         axes.stairs(np.histogram(values[chosen], edges)[0], edges, fill=True, color=colour)
     for value in at:
         axes.axvline(value, color=UP, linewidth=1.0, linestyle=(0, (3, 2)))
-    said = {"doublet_score": doublet_lines, "partner_doublet_score": partner_lines}.get(metric.name)
-    if said:
-        axes.set_xlabel(", ".join(said(row)), loc="left", fontsize=_SMALL)
+    below = {
+        "complexity": ["log10 genes / log10 molecules"],
+        "doublet_score": doublet_lines(row),
+        "partner_doublet_score": partner_lines(row),
+    }
+    axes.set_xlabel(", ".join(below.get(metric.name, [])), loc="left", fontsize=_SMALL)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -183,11 +187,10 @@ def _wide_panels(row: Mapping[str, object], ambient: pd.DataFrame, ranks: pd.Dat
 
 
 def _leaked_words(row: Mapping[str, object]) -> str:
-    shares = [
-        (number(row.get(f"{name}_fraction")), words)
-        for name, words in (("ambient", "ambient"), ("partner", "the partner's"))
-    ]
-    return "all cells: " + ", ".join(f"{100 * share:.1f}% {words}" for share, words in shares if math.isfinite(share))
+    named = (("ambient_fraction", "ambient"), ("partner_fraction", "the partner's"))
+    known = [(number(row.get(name)), words) for name, words in named]
+    shares = ", ".join(f"{percent(share)} {words}" for share, words in known if math.isfinite(share))
+    return (f"all cells: {shares}; " if shares else "") + "lines: 95% intervals"
 
 
 def _draw_ranks(axes: Axes, row: Mapping[str, object], ranks: pd.DataFrame) -> None:
