@@ -218,8 +218,16 @@ def test_figure_of_next_to_nothing(tables, tmp_path, n_cells):
 
 
 def test_nothing_of_a_figure_is_cut_off(tables):
+    ranks = tables.ranks | {"D1_coculture": tables.ranks[tables.qc["sample"].iloc[UNFILTERED]]}
+    tables = tables_of(tables, ranks=ranks)
+    worst = {
+        "reason": "; ".join(["some long reason that goes on and on"] * 12), "ambient_fraction": 0.371,
+        "partner_fraction": 0.168, "doublet_threshold": 0.00789, "cells_partner_doublet": 1234,
+        "total_counts_upper": 100_000.0, "total_counts_upper_from": "enough", "calling_method": "emptydrops",
+        "knee": 12_345.0, "cells_empty_droplet": 1_000_000, "cells_before": 1_000_225,
+    }  # fmt: skip
     for number in (UNFILTERED, 2, 5):
-        figure = figure_of(tables, number, reason="; ".join(["some long reason that goes on and on"] * 12))
+        figure = figure_of(tables, number, **worst)
         width, height = figure.get_size_inches()
         box = figure.get_tightbbox(figure.canvas.get_renderer())
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height

@@ -50,7 +50,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("pct_counts_ribo", "Ribosomal %", False, 5.0),
     Metric("pct_counts_hb", "Haemoglobin %", False, 1.0),
     Metric("complexity", "Complexity", False, 0.1),
-    Metric("partner_doublet_score", "Partner's RNA beyond leakage, share", False, 0.1),
+    Metric("partner_doublet_score", "Partner's RNA beyond leakage", False, 0.1),
 )
 #: Where a limit came from, in a word or two.
 LIMIT_SOURCES: Mapping[str, str] = {

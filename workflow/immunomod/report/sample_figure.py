@@ -190,7 +190,7 @@ def _leaked_words(row: Mapping[str, object]) -> str:
     named = (("ambient_fraction", "ambient"), ("partner_fraction", "the partner's"))
     known = [(number(row.get(name)), words) for name, words in named]
     shares = ", ".join(f"{percent(share)} {words}" for share, words in known if math.isfinite(share))
-    return (f"all cells: {shares}; " if shares else "") + "lines: 95% intervals"
+    return f"all cells: {shares}" if shares else ""
 
 
 def _draw_ranks(axes: Axes, row: Mapping[str, object], ranks: pd.DataFrame) -> None:
@@ -264,4 +264,5 @@ def _draw_leakage(axes: Axes, kinds: list[dict[str, object]]) -> None:
     axes.set_ylim(max(len(kinds), 3) - 0.4, -0.6)
     axes.set_xlim(0, max(axes.get_xlim()[1], 1.0))
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("% of molecules; grey: ambient, red: the partner's", loc="left", fontsize=_SMALL)
+    words = "% of molecules, with 95% intervals\ngrey: ambient; red: the partner's"
+    axes.set_xlabel(words, loc="left", fontsize=_SMALL)
