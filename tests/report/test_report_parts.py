@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from immunomod.programs import load_programs
-from immunomod.report import draw, palette, views, words
+from immunomod.report import draw, palette, quality, views, words
 from immunomod.report.answer import answer, control_verdict, is_coculture, with_fitting_expectations
 from immunomod.report.downloads import Downloads, as_tsv, neutralise
 from immunomod.report.inputs import Contrast, as_bool, load_tables
@@ -162,6 +162,17 @@ def test_forest_marks_controls_significance_and_expected_side():
     assert "circle" in panel.rows[0].drawing and 'fill="#fff"' in panel.rows[0].drawing
 
 
+def test_forest_shows_the_uncorrected_effect_where_leakage_moved_it():
+    moved = effects(effect=[1.0, 1.0], title=["moved", "hardly"]).assign(effect_raw=[1.5, 1.05])
+    (panel,) = views.forest_panels(contrast(moved))
+    by_title = {row.title: row for row in panel.rows}
+    assert by_title["moved"].uncorrected == "+1.50" and by_title["moved"].drawing.count('width="6"') == 1
+    assert by_title["hardly"].uncorrected == "" and 'width="6"' not in by_title["hardly"].drawing
+    far = effects().assign(effect_raw=40.0)
+    assert views.forest_panels(contrast(far))[0].rows[0].uncorrected == "+40.00"
+    assert "40" in views.forest_panels(contrast(far))[0].axis
+
+
 def test_interval_beyond_the_axis_becomes_an_arrow():
     axis = draw.Axis(-1, 1)
     inside = draw.forest_row(axis, 0.5, 0.2, 0.8, significant=True, control=False, expected_sign="?")
@@ -200,8 +211,10 @@ def test_volcano_draws_called_genes_in_colour_and_nothing_from_nothing():
 
 def test_limits_are_found_with_their_source():
     row = {"total_counts_lower": 500.0, "total_counts_lower_from": "mad", "total_counts_upper": np.nan}
-    assert views.limits_of(row, "total_counts") == [("lower", 500.0, "mad")]
-    assert views.limits_of({"min_genes": 200, "pct_mt_max": "20"}, "n_genes_by_counts") == [("lower", 200.0, "")]
+    counts, genes = quality.METRICS[:2]
+    assert quality.limits_of(row, counts) == [quality.Limit("lower", 500.0, "mad")]
+    old = {"min_genes": 200, "pct_mt_max": "20"}
+    assert quality.limits_of(old, genes) == [quality.Limit("lower", 200.0, "")]
 
 
 def test_composition_bars_sum_to_the_whole():

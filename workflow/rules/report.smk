@@ -21,6 +21,8 @@ rule build_report:
     input:
         qc="<results>/samples/qc.tsv",
         cells=collect("<results>/samples/{sample}/cells.tsv.gz", sample=SAMPLES),
+        ambient=collect("<results>/samples/{sample}/ambient.tsv", sample=SAMPLES),
+        ranks=collect("<results>/samples/{sample}/barcode_ranks.tsv", sample=SAMPLES),
         ledger="<results>/ledger.tsv",
         atlases=collect("<results>/atlas/{atlas}.h5ad", atlas=RUN.atlases),
         clusters=collect("<results>/atlas/{atlas}/{table}.tsv", atlas=RUN.atlases, table=ATLAS_TABLES),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ from immunomod.report.downloads import Download, Downloads
 from immunomod.report.figures import report_style, write_figures
 from immunomod.report.inputs import Atlas, Contrast, ReportInputs, ReportTables, load_tables
 from immunomod.report.maps import CellMap, cell_maps
-from immunomod.report.methods import SOURCES, methods_text, settings_table, versions_sentence
+from immunomod.report.methods import methods_text, settings_table, versions_sentence
 from immunomod.report.palette import diverging
+from immunomod.report.quality import quality
+from immunomod.report.sources import SOURCES
 from immunomod.report.words import FDR_THRESHOLD, plural, slug
 
 
@@ -78,7 +80,7 @@ def build_report(inputs: ReportInputs, programs: ProgramSet, page: Path, figures
     tables = replace(tables, contrasts=fitting)
     figures.mkdir(parents=True, exist_ok=True)
     with report_style():
-        write_figures(tables.contrasts, tables.atlases, figures)
+        write_figures(tables, figures)
         text = render(tables)
     write_text(text, page)
 
@@ -102,9 +104,15 @@ def _context(tables: ReportTables) -> dict[str, Any]:
     anchors = _anchors([contrast.name for contrast in tables.contrasts])
     small = [_contrast_downloads(contrast, downloads) for contrast in tables.contrasts]
     atlases = [_atlas_view(atlas, downloads) for atlas in tables.atlases]
+    ambient = _joined(tables.ambient)
     run_tables = {
         name: downloads.embed(table, name)
-        for name, table in (("qc", tables.qc), ("ledger", tables.ledger), ("versions", tables.versions))
+        for name, table in (
+            ("qc", tables.qc),
+            ("ambient", ambient),
+            ("ledger", tables.ledger),
+            ("versions", tables.versions),
+        )
     }
     synthesis_download = downloads.embed(tables.synthesis, "program_meta")
     contrasts = [
@@ -116,11 +124,12 @@ def _context(tables: ReportTables) -> dict[str, Any]:
     return {
         "title": str(tables.config.get("title") or "") or _default_title(tables),
         "contrasts": contrasts,
+        "any_uncorrected": any(row.uncorrected for view in contrasts for row in _forest_rows(view)),
         "n_donors": total_donors(tables.contrasts),
         "n_samples": len(tables.samples),
         "n_cells": sum(len(atlas.cells) for atlas in tables.atlases),
         "datasets": sorted(set(tables.samples.get("dataset", pd.Series(dtype=str)))),
-        "quality": views.quality(tables.qc, tables.cells),
+        "quality": quality(tables),
         "atlases": atlases,
         "synthesis": _synthesis(tables.synthesis),
         "synthesis_download": synthesis_download,
@@ -172,6 +181,11 @@ def _contrast_view(
     )
 
 
+def _forest_rows(contrast: ContrastView) -> list[views.ForestRow]:
+    panels = [*contrast.panels, *([contrast.confounders] if contrast.confounders else [])]
+    return [row for panel in panels for row in panel.rows]
+
+
 def _contrast_downloads(contrast: Contrast, downloads: Downloads) -> list[tuple[str, Download]]:
     extras = ["title", "caveat", "sign_confidence", "compartment", "positive_control_in", "positive_control"]
     effects = contrast.effects.drop(columns=extras)
@@ -216,6 +230,12 @@ def _synthesis(table: pd.DataFrame) -> views.PlainTable:
 def _default_title(tables: ReportTables) -> str:
     datasets = sorted(set(tables.samples.get("dataset", pd.Series(dtype=str))))
     return f"Immunomodulation report: {', '.join(datasets[:4])}{' and others' if len(datasets) > 4 else ''}"
+
+
+def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The samples' tables under one another; without columns where no sample has rows."""
+    filled = [table for table in tables.values() if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
 
 
 def _anchors(names: Iterable[str]) -> dict[str, str]:

@@ -63,11 +63,20 @@ def forest_axis(axis: Axis) -> Markup:
 
 
 def forest_row(
-    axis: Axis, effect: float, low: float, high: float, *, significant: bool, control: bool, expected_sign: str
+    axis: Axis,
+    effect: float,
+    low: float,
+    high: float,
+    *,
+    significant: bool,
+    control: bool,
+    expected_sign: str,
+    uncorrected: float = math.nan,
 ) -> Markup:
     """One row: grid, expected side (shaded), interval (arrow where it leaves the scale), and the effect.
 
-    A circle is a programme, a diamond a positive control; filled means fdr below the threshold.
+    A circle is a programme, a diamond a positive control; filled means fdr below the threshold. A small hollow square
+    stands at ``uncorrected``, the effect with leaked RNA left in, where that is given.
     """
     parts = [_expected_side(axis, expected_sign)]
     for tick in axis.ticks():
@@ -83,6 +92,9 @@ def forest_row(
                 parts.append(_at(left, f'<path d="M5-4 0 0 5 4" fill="none" stroke="{colour}"/>'))
             if high > axis.high:
                 parts.append(_at(right, f'<path d="M-5-4 0 0-5 4" fill="none" stroke="{colour}"/>'))
+        if math.isfinite(uncorrected):
+            square = f'<rect x="-3" y="-3" width="6" height="6" fill="#fff" stroke="{NEUTRAL}"/>'
+            parts.append(_at(axis.percent(uncorrected), square))
         shape = '<path d="M0-7 7 0 0 7-7 0z" {}/>' if control else '<circle r="5" {}/>'
         style = f'fill="{colour if significant else "#fff"}" stroke="{colour}" stroke-width="2"'
         parts.append(_at(axis.percent(effect), shape.format(style)))
@@ -120,6 +132,33 @@ def histogram(
         f'<svg x="{start}%" width="{width}%" height="{height}" viewBox="0 0 {n_bins} {height}" '
         f'preserveAspectRatio="none">{"".join(bars)}</svg>{lines}</svg>'
     )
+
+
+def fraction_bar(axis: Axis, ambient: tuple[float, float], partner: tuple[float, float]) -> Markup:
+    """Two bars from 0: ambient RNA and below it the partner's, each a share with its standard error (as a line).
+
+    A share that is NaN is not drawn.
+    """
+    parts = []
+    for (share, error), top, colour in ((ambient, 1, NEUTRAL), (partner, 10, UP)):
+        if not math.isfinite(share):
+            continue
+        start, end = axis.percent(0.0), axis.percent(share)
+        parts.append(f'<rect x="{start}%" width="{end - start:.2f}%" y="{top}" height="7" fill="{colour}"/>')
+        if math.isfinite(error):
+            left, right = axis.percent(share - error), axis.percent(share + error)
+            parts.append(f'<line x1="{left}%" x2="{right}%" y1="{top + 3.5}" y2="{top + 3.5}" class="zero"/>')
+    base = f'<line x1="{axis.percent(0.0)}%" x2="{axis.percent(0.0)}%" y1="0" y2="18" class="zero"/>'
+    return Markup(f'<svg class="hist" width="100%" height="18" aria-hidden="true">{"".join(parts)}{base}</svg>')
+
+
+def tick_labels(ticks: Sequence[tuple[float, str]]) -> Markup:
+    """Labels below a drawing, each at its percent of the width and held so that it stays inside."""
+    labels = "".join(
+        f'<text x="{percent}%" y="12" text-anchor="{_anchor(percent)}" class="tick">{label}</text>'
+        for percent, label in ticks
+    )
+    return Markup(f'<svg class="hist" width="100%" height="15" aria-hidden="true">{labels}</svg>')
 
 
 def volcano(log2_fold_change: NDArray[np.float64], p_value: NDArray[np.float64], fdr: NDArray[np.float64]) -> Markup:
@@ -182,3 +221,7 @@ def _at(percent: float, drawing: str) -> str:
 
 def _tick(value: float) -> str:
     return f"{value:g}".replace("-", "−")
+
+
+def _anchor(percent: float) -> str:
+    return "end" if percent > 88 else "start" if percent < 12 else "middle"

@@ -17,10 +17,12 @@ import pandas as pd
 from immunomod.files import atomic_path
 from immunomod.report.answer import READOUT_ROLES
 from immunomod.report.draw import Axis
-from immunomod.report.inputs import Atlas, Contrast
+from immunomod.report.inputs import Atlas, Contrast, ReportTables, records
 from immunomod.report.maps import COLOURINGS, colours_of, draw_map, drawable, literal
 from immunomod.report.palette import DOWN, KEPT, NEUTRAL, UP, class_label, class_order, diverging, ink_on
-from immunomod.report.views import donor_changes, natural_key
+from immunomod.report.quality import keep_failed
+from immunomod.report.sample_figure import sample_figure
+from immunomod.report.views import donor_changes, natural_key, uncorrected
 from immunomod.report.words import FDR_THRESHOLD, signed, slug
 
 if TYPE_CHECKING:
@@ -60,28 +62,38 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write ``<path>.png`` and ``<path>.svg``; ``path`` has no suffix."""
+def save_figure(figure: Figure, path: Path, margins: str | None = "tight") -> list[Path]:
+    """Write ``<path>.png`` and ``<path>.svg``; ``path`` has no suffix.
+
+    ``margins``: ``tight`` cuts them to what is drawn, which takes a second drawing; None leaves a figure that minds its
+    own as it is.
+    """
     written = []
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
         target = path.with_name(path.name + suffix)
         with atomic_path(target) as temporary:
-            figure.savefig(temporary, dpi=200, bbox_inches="tight", metadata=metadata)
+            figure.savefig(temporary, dpi=200, bbox_inches=margins, metadata=metadata)
         written.append(target)
     return written
 
 
-def write_figures(contrasts: list[Contrast], atlases: list[Atlas], folder: Path) -> list[Path]:
+def write_figures(tables: ReportTables, folder: Path) -> list[Path]:
     """Write every figure that has something to show; returns the files."""
     written: list[Path] = []
-    for contrast in contrasts:
+    for contrast in tables.contrasts:
         for stem, figure in (("forest", forest_figure(contrast)), ("heatmap", heat_map_figure(contrast))):
             if figure is not None:
                 written += save_figure(figure, folder / f"{stem}_{slug(contrast.name)}")
-    for atlas in atlases:
+    for atlas in tables.atlases:
         figure = map_figure(atlas)
         if figure is not None:
             written += save_figure(figure, folder / f"umap_{slug(atlas.name)}")
+    nothing = pd.DataFrame()
+    for row in records(tables.qc):
+        sample = str(row["sample"])
+        parts = (table.get(sample, nothing) for table in (tables.cells, tables.ambient, tables.ranks))
+        figure = sample_figure(row, *parts, keeps_failed=keep_failed(tables.config))
+        written += save_figure(figure, folder / f"sample_{slug(sample)}", margins=None)
     return written
 
 
@@ -105,7 +117,7 @@ def forest_figure(contrast: Contrast) -> Figure | None:
         top -= panel_height + 0.55
     axes.set_xlabel(
         f"effect, log2 units (95% interval)\nfilled: fdr < {FDR_THRESHOLD}; diamond: positive control; "
-        "shaded: expected side",
+        "shaded: expected side;\nsmall square: with leaked RNA left in, where that differs by more than 0.1",
         fontsize=7,
     )
     return figure
@@ -114,7 +126,7 @@ def forest_figure(contrast: Contrast) -> Figure | None:
 def _axis_of(rows: pd.DataFrame, cell_class: str) -> Axis:
     """The scale of a panel: one for the MSC, one for all other cells; every interval lies inside."""
     same = rows[(rows["cell_class"] == "MSC") == (cell_class == "MSC")]
-    ends = same[["effect", "ci_low", "ci_high"]].to_numpy(dtype=float)
+    ends = np.column_stack([same[["effect", "ci_low", "ci_high"]].to_numpy(dtype=float), uncorrected(same)])
     low, high = min(float(np.nanmin(ends)), 0.0), max(float(np.nanmax(ends)), 0.0)
     pad = max(0.04 * (high - low), 0.05)
     return Axis(low - pad, high + pad)
@@ -193,6 +205,7 @@ def _largest(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _draw_forest(axes: Axes, rows: pd.DataFrame, axis: Axis) -> None:
     axes.set_xlim(axis.low, axis.high)
+    axes.plot(uncorrected(rows), range(len(rows)), "s", markersize=3.2, color=NEUTRAL, markerfacecolor="white")
     for position, row in enumerate(rows.to_dict("records")):
         significant = row["fdr"] < FDR_THRESHOLD
         colour = (UP if row["effect"] > 0 else DOWN) if significant else NEUTRAL

@@ -35,6 +35,7 @@ _NUMERIC_EFFECT_COLUMNS = (
 _TEXT_NAMES = (
     "sample", "dataset", "donor", "condition", "contrast", "cell_class", "compartment", "lineage", "program", "role",
     "arm", "status", "reason", "verdict", "cluster", "runner_up", "gene", "expected_sign", "model",
+    "group", "calling_method", "doublet_method", "hashtag_method",
 )  # fmt: skip
 _TEXT_COLUMNS = dict.fromkeys(_TEXT_NAMES, str)
 
@@ -53,7 +54,9 @@ class ReportInputs:
     qc
         ``samples/qc.tsv``, one row per sample.
     cells
-        ``cells.tsv.gz`` of each sample, one row per cell before filtering.
+        ``cells.tsv.gz`` of each sample, one row per droplet that may hold a cell.
+    ambient, ranks
+        ``ambient.tsv`` and ``barcode_ranks.tsv`` of each sample; runs of older versions wrote none.
     atlases
         ``<atlas>.h5ad`` of each atlas; the folder of the same name beside it holds ``clusters.tsv``,
         ``integration.tsv`` and ``clustering.tsv``.
@@ -68,6 +71,8 @@ class ReportInputs:
     contrasts: Mapping[str, Path]
     qc: Path
     cells: Mapping[str, Path]
+    ambient: Mapping[str, Path]
+    ranks: Mapping[str, Path]
     atlases: Mapping[str, Path]
     synthesis: Path
     ledger: Path
@@ -86,12 +91,15 @@ class ReportInputs:
         atlases: Iterable[str],
     ) -> ReportInputs:
         """Paths by the layout of ``results/``. Names are given, not searched for: leftovers of old runs stay out."""
+        of_sample = {name: results / "samples" / name for name in samples}
         return cls(
             samples_sheet=samples_sheet,
             contrasts_sheet=contrasts_sheet,
             contrasts={name: results / "contrasts" / name for name in contrasts},
             qc=results / "samples" / "qc.tsv",
-            cells={name: results / "samples" / name / "cells.tsv.gz" for name in samples},
+            cells={name: folder / "cells.tsv.gz" for name, folder in of_sample.items()},
+            ambient={name: folder / "ambient.tsv" for name, folder in of_sample.items()},
+            ranks={name: folder / "barcode_ranks.tsv" for name, folder in of_sample.items()},
             atlases={name: results / "atlas" / f"{name}.h5ad" for name in atlases},
             synthesis=results / "synthesis" / "program_meta.tsv",
             ledger=results / "ledger.tsv",
@@ -142,6 +150,8 @@ class ReportTables:
     contrasts: list[Contrast]
     qc: pd.DataFrame
     cells: Mapping[str, pd.DataFrame]
+    ambient: Mapping[str, pd.DataFrame]
+    ranks: Mapping[str, pd.DataFrame]
     atlases: list[Atlas]
     synthesis: pd.DataFrame
     ledger: pd.DataFrame
@@ -164,6 +174,8 @@ def load_tables(inputs: ReportInputs, programs: ProgramSet) -> ReportTables:
         ],
         qc=_read(inputs.qc),
         cells={sample: _read(path) for sample, path in inputs.cells.items()},
+        ambient={sample: _read_optional(path) for sample, path in inputs.ambient.items()},
+        ranks={sample: _read_optional(path) for sample, path in inputs.ranks.items()},
         atlases=[_load_atlas(name, path) for name, path in inputs.atlases.items()],
         synthesis=_read_optional(inputs.synthesis),
         ledger=_read_optional(inputs.ledger),

@@ -7,88 +7,16 @@ is named as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from immunomod.report.inputs import ReportTables
+from immunomod.report.sample_methods import sample_paragraphs
+from immunomod.report.sources import Paragraph
+from immunomod.report.views import NOTABLE_CORRECTION, uncorrected
 from immunomod.report.words import plural
-
-
-@dataclass(frozen=True)
-class Source:
-    """A cited work."""
-
-    authors: str
-    title: str
-    url: str
-
-
-SOURCES: Mapping[str, Source] = {
-    "snakemake": Source(
-        "Mölder and others 2021",
-        "Sustainable data analysis with Snakemake",
-        "https://doi.org/10.12688/f1000research.29032.2",
-    ),
-    "scanpy": Source("Wolf and others 2018", "SCANPY", "https://doi.org/10.1186/s13059-017-1382-0"),
-    "mad": Source(
-        "Heumos and others 2023",
-        "Best practices for single-cell analysis across modalities",
-        "https://doi.org/10.1038/s41576-023-00586-w",
-    ),
-    "scrublet": Source("Wolock and others 2019", "Scrublet", "https://doi.org/10.1016/j.cels.2018.11.005"),
-    "ulm": Source(
-        "Badia-i-Mompel and others 2022",
-        "decoupleR: univariate linear model of a signed gene set",
-        "https://doi.org/10.1093/bioadv/vbac016",
-    ),
-    "variable_genes": Source(
-        "Stuart and others 2019",
-        "Comprehensive integration of single-cell data (variance-stabilised variable genes)",
-        "https://doi.org/10.1016/j.cell.2019.05.031",
-    ),
-    "harmony": Source("Korsunsky and others 2019", "Harmony", "https://doi.org/10.1038/s41592-019-0619-0"),
-    "leiden": Source("Traag and others 2019", "From Louvain to Leiden", "https://doi.org/10.1038/s41598-019-41695-z"),
-    "umap": Source("McInnes and others 2018", "UMAP", "https://arxiv.org/abs/1802.03426"),
-    "pseudobulk": Source(
-        "Squair and others 2021",
-        "Confronting false discoveries in single-cell differential expression",
-        "https://doi.org/10.1038/s41467-021-25960-2",
-    ),
-    "moderated": Source(
-        "Smyth 2004", "Linear models and empirical Bayes methods", "https://doi.org/10.2202/1544-6115.1027"
-    ),
-    "tmm": Source(
-        "Robinson and Oshlack 2010",
-        "Scaling normalization of RNA-seq (TMM)",
-        "https://doi.org/10.1186/gb-2010-11-3-r25",
-    ),
-    "permutation": Source(
-        "Phipson and Smyth 2010", "Permutation p-values should never be zero", "https://doi.org/10.2202/1544-6115.1585"
-    ),
-    "fdr": Source(
-        "Benjamini and Hochberg 1995",
-        "Controlling the false discovery rate",
-        "https://doi.org/10.1111/j.2517-6161.1995.tb02031.x",
-    ),
-    "pydeseq2": Source("Muzellec and others 2023", "PyDESeq2", "https://doi.org/10.1093/bioinformatics/btad547"),
-    "deseq2": Source("Love and others 2014", "DESeq2", "https://doi.org/10.1186/s13059-014-0550-8"),
-    "hartung_knapp": Source(
-        "IntHout and others 2014",
-        "The Hartung-Knapp-Sidik-Jonkman method for random effects meta-analysis",
-        "https://doi.org/10.1186/1471-2288-14-25",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """One step of the methods: its name, its text, and the keys of the works it cites."""
-
-    step: str
-    text: str
-    sources: tuple[str, ...]
 
 
 def methods_text(tables: ReportTables) -> list[Paragraph]:
@@ -96,7 +24,7 @@ def methods_text(tables: ReportTables) -> list[Paragraph]:
     config = tables.config
     return [
         _acquire(tables),
-        _sample(tables, config),
+        *sample_paragraphs(tables),
         _atlas(tables, config),
         *_contrast(tables, config),
         Paragraph(
@@ -139,26 +67,6 @@ def _acquire(tables: ReportTables) -> Paragraph:
     return Paragraph("Data", f"{text}. The workflow runs under Snakemake.", ("snakemake",))
 
 
-def _sample(tables: ReportTables, config: Mapping[str, Any]) -> Paragraph:
-    qc = tables.qc
-    before, after = (
-        int(pd.to_numeric(qc[name], errors="coerce").sum()) if name in qc else 0
-        for name in ("cells_before", "cells_after")
-    )
-    limits = config.get("qc") or {}
-    n_mads = f"{limits['n_mads']:g} " if isinstance(limits.get("n_mads"), int | float) else "a set number of "
-    doublets = config.get("doublets") or {}
-    method = str(doublets.get("method", "scrublet"))
-    text = (
-        f"Each sample was filtered by itself, at limits {n_mads}median absolute deviations (MAD) from its own median "
-        f"and never beyond fixed floors; the table of samples gives every limit and where it came from. "
-        f"{before:,} cells entered and {after:,} passed. Doublets were called by {method}. Counts were scaled to "
-        f"10,000 per cell and log-transformed; programme scores of single cells (for maps only) are t-values of a "
-        f"univariate linear model (ULM)."
-    )
-    return Paragraph("Cells", text, ("mad", "scanpy", *(("scrublet",) if method == "scrublet" else ()), "ulm"))
-
-
 def _atlas(tables: ReportTables, config: Mapping[str, Any]) -> Paragraph:
     from immunomod.atlas.settings import AtlasSettings
 
@@ -197,11 +105,24 @@ def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph
         f"size and expression. False discovery rates are Benjamini-Hochberg's. {len(tables.programs.table)} "
         f"programmes gave {n_rows:,} rows, of which {n_tested:,} could be tested; no row is left out for its result."
     )
+    corrected = pd.concat([table[table["status"] == "tested"] for table in effects]) if effects else pd.DataFrame()
+    n_moved = int(np.isfinite(uncorrected(corrected)).sum()) if len(corrected) else 0
+    differs = len(corrected) > 0 and bool((corrected["effect_raw"] - corrected["effect"]).abs().gt(1e-9).any())
+    leaked = (
+        "In libraries of both compartments, the molecules of every gene that are expected to have leaked from the "
+        "partner were taken out of the sums before anything was compared. Their number follows from genes that the "
+        "class does not make in the control arm, and its uncertainty is part of every interval and p-value; "
+        f"effect_raw keeps the effect without that. It moved {n_moved:,} of "
+        f"{plural(len(corrected), 'tested effect')} by more than {NOTABLE_CORRECTION:g}."
+        if differs
+        else "No leaked RNA was taken out of the sums: no library that was compared shows any, so effect is effect_raw."
+    )
     genes = (
         "Gene by gene, the same sums were compared by PyDESeq2's negative binomial model. Composition was compared on "
         "the replicate's log odds of a cell class within its compartment."
     )
     return [
         Paragraph("Programme effects", programs, ("pseudobulk", "tmm", "moderated", "permutation", "fdr")),
+        Paragraph("Leaked RNA in the comparisons", leaked, ("soupx",) if differs else ()),
         Paragraph("Genes and composition", genes, ("pydeseq2", "deseq2")),
     ]

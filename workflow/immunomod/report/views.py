@@ -14,19 +14,22 @@ from numpy.typing import NDArray
 
 from immunomod.report import draw
 from immunomod.report.answer import READOUT_ROLES, STATUS_WORDS
-from immunomod.report.inputs import Contrast, as_bool, records
+from immunomod.report.inputs import Contrast, records
 from immunomod.report.palette import class_colours, class_label, class_order, diverging, ink_on
+from immunomod.report.values import number, numbers, text
 from immunomod.report.words import FDR_THRESHOLD, count, interval, plural, probability, signed
 
 N_TOP_GENES = 12
 N_HEAT_ROWS = 60
 CLUSTER_COLUMNS = ("cluster", "cell_class", "n_cells", "confidence", "runner_up", "top_markers")
 TEST_ARM, REFERENCE_ARM = "test", "reference"
+#: An effect that the correction for leaked RNA moved by more (log2 units) is shown beside what it was.
+NOTABLE_CORRECTION = 0.1
 
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One programme in one cell class."""
+    """One programme in one cell class. ``uncorrected``: the effect with leaked RNA left in, where it differs much."""
 
     title: str
     program: str
@@ -41,6 +44,7 @@ class ForestRow:
     n: str
     expected: str
     agrees: str
+    uncorrected: str
 
 
 @dataclass(frozen=True)
@@ -266,7 +270,7 @@ def gene_panels(contrast: Contrast) -> list[GenePanel]:
 
 def _gene_panel(cell_class: str, genes: pd.DataFrame, colour: str) -> GenePanel:
     columns = ("log2_fold_change", "p_value", "fdr", "base_mean")
-    numeric = genes.assign(**{name: _numbers(genes, name) for name in columns})
+    numeric = genes.assign(**{name: numbers(genes, name) for name in columns})
     called = numeric[numeric["fdr"] < FDR_THRESHOLD]
     ranked = numeric[np.isfinite(numeric["fdr"])].sort_values(["fdr", "p_value"], kind="stable")
     change, p_value, fdr = (numeric[name].to_numpy(dtype=float) for name in columns[:3])
@@ -282,99 +286,6 @@ def _gene_panel(cell_class: str, genes: pd.DataFrame, colour: str) -> GenePanel:
         up=_top(ranked[ranked["log2_fold_change"] > 0]),
         down=_top(ranked[ranked["log2_fold_change"] < 0]),
     )
-
-
-@dataclass(frozen=True)
-class SampleQuality:
-    """One sample: its histograms and what became of its cells."""
-
-    sample: str
-    histograms: list[Markup]
-    before: str
-    after: str
-    kept_percent: str
-    removed: str
-    limits: list[str]
-    doublet_rate: str
-    verdict: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Quality:
-    """All samples on shared axes: ``metrics`` holds name, unit and tick labels of each column of histograms."""
-
-    metrics: list[tuple[str, Markup]]
-    samples: list[SampleQuality]
-
-
-METRICS: tuple[tuple[str, str, bool], ...] = (
-    ("total_counts", "RNA molecules per cell", True),
-    ("n_genes_by_counts", "Genes per cell", True),
-    ("pct_counts_mt", "Mitochondrial %", False),
-    ("doublet_score", "Doublet score", False),
-)
-LIMIT_SOURCES: Mapping[str, str] = {
-    "mad": "own spread",
-    "min": "floor",
-    "enough": "held down",
-    "spared": "held up",
-    "max": "ceiling",
-    "fixed": "fixed, too few cells",
-    "none": "",
-}
-_METRIC_ALIASES: Mapping[str, tuple[str, ...]] = {
-    "total_counts": ("total_counts", "counts"),
-    "n_genes_by_counts": ("n_genes_by_counts", "n_genes", "genes"),
-    "pct_counts_mt": ("pct_counts_mt", "pct_mt", "mt"),
-    "doublet_score": ("doublet_score", "doublet_threshold", "doublet"),
-}
-
-
-def quality(qc: pd.DataFrame, cells: Mapping[str, pd.DataFrame]) -> Quality:
-    """QC of every sample, in the order of ``qc``."""
-    shown = [(name, title, log) for name, title, log in METRICS if any(name in table for table in cells.values())]
-    axes = {name: _metric_axis([_metric(table, name, log) for table in cells.values()]) for name, _, log in shown}
-    metrics = [(title, _metric_ticks(axes[name], log)) for name, title, log in shown]
-    samples = []
-    for row in records(qc):
-        table = cells.get(str(row["sample"]), pd.DataFrame())
-        kept = as_bool(table["kept"]) if "kept" in table else np.ones(len(table), dtype=bool)
-        histograms = []
-        for name, _, log in shown:
-            limits = [math.log10(max(v, 1)) if log else v for _, v, _ in limits_of(row, name)]
-            histograms.append(draw.histogram(_metric(table, name, log), kept, axes[name], limits))
-        before, after = _number(row.get("cells_before")), _number(row.get("cells_after"))
-        samples.append(
-            SampleQuality(
-                sample=str(row["sample"]),
-                histograms=histograms,
-                before=count(before),
-                after=count(after),
-                kept_percent=f"{100 * after / before:.0f}%" if before > 0 else "–",
-                removed=_removed(row),
-                limits=[_limits_text(row, name) for name, _, _ in shown],
-                doublet_rate=_percent(_number(row.get("doublet_rate"))),
-                verdict=str(row.get("verdict") or ""),
-                reason=_text(row.get("reason")),
-            )
-        )
-    return Quality(metrics, samples)
-
-
-def limits_of(row: Mapping[str, object], metric: str) -> list[tuple[str, float, str]]:
-    """Limits of ``metric`` in a row of ``qc.tsv``: ``lower`` or ``upper``, the value, and where it came from."""
-    found = []
-    for side, words in (("lower", ("lower", "min")), ("upper", ("upper", "max"))):
-        for alias in _METRIC_ALIASES[metric]:
-            names = [name for word in words for name in (f"{alias}_{word}", f"{word}_{alias}")]
-            present = [name for name in names if math.isfinite(_number(row.get(name)))]
-            if present:
-                name = present[0]
-                source = next((row[k] for k in (f"{name}_source", f"{name}_from", f"{name}_origin") if row.get(k)), "")
-                found.append((side, _number(row[name]), _text(source)))
-                break
-    return found
 
 
 @dataclass(frozen=True)
@@ -443,7 +354,7 @@ def composition_rows(contrast: Contrast) -> list[CompositionRow]:
     if table.empty or "effect" not in table:
         return []
     columns = ("effect", "se", "ci_low", "ci_high", "fdr")
-    numeric = table.assign(**{name: _numbers(table, name) for name in columns})
+    numeric = table.assign(**{name: numbers(table, name) for name in columns})
     for end, sign in (("ci_low", -1.0), ("ci_high", 1.0)):
         numeric[end] = numeric[end].fillna(numeric["effect"] + sign * 1.96 * numeric["se"])
     arrays = [numeric[name].to_numpy(dtype=float) for name in ("effect", "ci_low", "ci_high")]
@@ -464,7 +375,7 @@ def composition_rows(contrast: Contrast) -> list[CompositionRow]:
                 interval=interval(low, high),
                 fdr=probability(row["fdr"]),
                 n=replicates(row),
-                reason=_text(row.get("reason")),
+                reason=text(row.get("reason")),
             )
         )
     return rows
@@ -485,7 +396,7 @@ def cluster_table(clusters: pd.DataFrame) -> PlainTable:
         return plain_table(clusters)
     ordered = clusters.sort_values("cluster", key=lambda column: column.map(natural_key), kind="stable")
     named = {
-        name: ordered[name].map(lambda value: class_label(_text(value)))
+        name: ordered[name].map(lambda value: class_label(text(value)))
         for name in ("cell_class", "runner_up")
         if name in ordered
     }
@@ -506,10 +417,10 @@ def plain_table(table: pd.DataFrame, columns: Sequence[str] = (), n_rows: int = 
 
 def replicates(row: Mapping[str, object]) -> str:
     """``4 pairs`` where donors are paired, else ``4 v 3``."""
-    pairs = _number(row.get("n_pairs"))
+    pairs = number(row.get("n_pairs"))
     if pairs > 0:
         return plural(int(pairs), "pair")
-    return f"{count(_number(row.get('n_test')))} v {count(_number(row.get('n_reference')))}"
+    return f"{count(number(row.get('n_test')))} v {count(number(row.get('n_reference')))}"
 
 
 def _tested(effects: pd.DataFrame) -> pd.DataFrame:
@@ -517,14 +428,22 @@ def _tested(effects: pd.DataFrame) -> pd.DataFrame:
     return tested
 
 
+def uncorrected(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Per row, the effect with leaked RNA left in where it differs by more than 0.1, else NaN."""
+    raw, effect = (numbers(rows, name).to_numpy(dtype=float) for name in ("effect_raw", "effect"))
+    shown: NDArray[np.float64] = np.where(np.abs(raw - effect) > NOTABLE_CORRECTION, raw, np.nan)
+    return shown
+
+
 def _axis(rows: pd.DataFrame) -> draw.Axis:
     effect, low, high = (rows[name].to_numpy(dtype=float) for name in ("effect", "ci_low", "ci_high"))
-    return draw.effect_axis(effect, low, high)
+    return draw.effect_axis(np.concatenate([effect, uncorrected(rows)]), low, high)
 
 
 def _forest_row(row: Mapping[str, object], axis: draw.Axis) -> ForestRow:
-    effect, low, high, fdr = (_number(row[name]) for name in ("effect", "ci_low", "ci_high", "fdr"))
+    effect, low, high, fdr = (number(row[name]) for name in ("effect", "ci_low", "ci_high", "fdr"))
     expected, control = str(row["expected_sign"]), bool(row["positive_control"])
+    raw = float(uncorrected(pd.DataFrame([row]))[0])
     significant = fdr < FDR_THRESHOLD
     agrees = ""
     # A mark beside an effect that may be zero would read as a finding.
@@ -537,7 +456,7 @@ def _forest_row(row: Mapping[str, object], axis: draw.Axis) -> ForestRow:
         tag="" if row["role"] == "readout" else str(row["role"]),
         control=control,
         drawing=draw.forest_row(
-            axis, effect, low, high, significant=significant, control=control, expected_sign=expected
+            axis, effect, low, high, significant=significant, control=control, expected_sign=expected, uncorrected=raw
         ),
         effect=signed(effect),
         interval=interval(low, high),
@@ -546,6 +465,7 @@ def _forest_row(row: Mapping[str, object], axis: draw.Axis) -> ForestRow:
         n=replicates(row),
         expected={"+": "up", "-": "down", "0": "no change", "": "–"}.get(expected, "either way"),
         agrees=agrees,
+        uncorrected=signed(raw) if math.isfinite(raw) else "",
     )
 
 
@@ -569,79 +489,6 @@ def _top(genes: pd.DataFrame) -> list[GeneRow]:
     ]
 
 
-def _numbers(table: pd.DataFrame, name: str) -> pd.Series:
-    if name not in table:
-        return pd.Series(np.nan, index=table.index)
-    return pd.to_numeric(table[name], errors="coerce").astype(float)
-
-
-def _metric(table: pd.DataFrame, name: str, log: bool) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = _numbers(table, name).to_numpy(dtype=float)
-    return np.log10(np.maximum(values, 1.0)) if log else values
-
-
-def _metric_axis(values: Sequence[NDArray[np.float64]]) -> draw.Axis:
-    together = np.concatenate([array[np.isfinite(array)] for array in values]) if values else np.zeros(0)
-    if together.size == 0:
-        return draw.Axis(0.0, 1.0)
-    low, high = np.quantile(together, [0.001, 0.999])
-    return draw.Axis(float(low), float(max(high, low + 1e-3)))
-
-
-def _metric_ticks(axis: draw.Axis, log: bool) -> Markup:
-    if log:
-        decades = range(math.floor(axis.low), math.ceil(axis.high) + 1)
-        values = [power + step for power in decades for step in (0.0, math.log10(3))]
-        ticks = [(value, f"{10**value:,.0f}") for value in values if 8 <= axis.percent(value) <= 92]
-        if len(ticks) > 3:
-            ticks = ticks[:: math.ceil(len(ticks) / 3)]
-    else:
-        ticks = [(value, f"{value:g}") for value in axis.ticks(3)]
-    placed = [(axis.percent(value), label) for value, label in ticks]
-    labels = "".join(
-        f'<text x="{percent}%" y="12" text-anchor="{_anchor(percent)}" class="tick">{label}</text>'
-        for percent, label in placed
-    )
-    return Markup(f'<svg class="hist" width="100%" height="15" aria-hidden="true">{labels}</svg>')
-
-
-_NOT_FILTERS = {"cells_before", "cells_after"}
-
-
-def _removed(row: Mapping[str, object]) -> str:
-    removed = [
-        (name.removeprefix("cells_").removeprefix("removed_").replace("_", " "), _number(value))
-        for name, value in row.items()
-        if name.startswith("cells_") and name not in _NOT_FILTERS and _number(value) > 0
-    ]
-    return ", ".join(f"{label} {count(value)}" for label, value in removed) or "none"
-
-
-def _limits_text(row: Mapping[str, object], metric: str) -> str:
-    """``≥ 350 (floor), ≤ 9,000 (mad)``; nothing where the metric has no limit."""
-    parts = []
-    for side, value, source in limits_of(row, metric):
-        sign = "≥" if side == "lower" else "≤"
-        shown = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        parts.append(f"{sign} {shown}" + (f" ({LIMIT_SOURCES.get(source, source)})" if source else ""))
-    return ", ".join(parts)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%" if math.isfinite(share) else "–"
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def _text(value: object) -> str:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
-
-
 def _cell_text(value: object) -> str:
     if isinstance(value, float):
         if math.isnan(value):
@@ -649,15 +496,10 @@ def _cell_text(value: object) -> str:
         return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return f"{int(value):,}"
-    return _text(value)
+    return text(value)
 
 
 def natural_key(name: object) -> tuple[tuple[int, int, str], ...]:
     """Sort key in which D2 stands before D10."""
     pieces = re.split(r"(\d+)", str(name))
     return tuple((0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces)
-
-
-def _anchor(percent: float) -> str:
-    """How a label is held so that it stays inside the drawing."""
-    return "end" if percent > 88 else "start" if percent < 12 else "middle"
