@@ -16,12 +16,12 @@ Sides
     doublets: they are in immunomod's time alone. Every process has one thread.
 
 Measures
-    ``seconds`` are from the start of a process to its end, imports and compilation with them; ``peak_mb`` its highest
-    resident memory (VmHWM). ``cache``: ``warm``, with the machine code that numba keeps from a run before, or ``cold``,
+    ``seconds`` are from the start of a process to its end, imports and compilation with them; ``cpu_seconds`` what it
+    computed in them, which other users of the machine disturb less; ``peak_mb`` its highest resident memory (VmHWM). ``cache``: ``warm``, with the machine code that numba keeps from a run before, or ``cold``,
     with an empty cache, as in the first run after an installation. Steps are timed within the processes. ``total
     without programme scores`` lacks ``score_programs`` on one side, and both ``score_genes`` and
     ``score_genes_cell_cycle`` on the other; ``total without scores and doublets`` lacks scrublet, too. ``ratio`` is
-    scanpy's seconds over immunomod's. The sides take turns; medians over ``--repeats``.
+    scanpy's seconds over immunomod's, ``cpu_ratio`` the same of ``cpu_seconds``. The sides take turns; medians over ``--repeats``.
 
 A second table, ``sample_floor_agreement.tsv``, says how far results agree.
 """
@@ -32,6 +32,7 @@ import argparse
 import importlib.util
 import json
 import os
+import resource
 import runpy
 import subprocess
 import sys
@@ -55,8 +56,8 @@ CELLS_OF = {
     "DC": 0.02,
 }  # fmt: skip
 #: Molecules of a class's median cell.
-DEPTH_OF = {"MSC": 12_000.0, "CD14_monocyte": 7000.0, "CD16_monocyte": 6500.0, "DC": 8000.0}
-DEPTH = 5000.0
+DEPTH_OF = {"MSC": 6500.0, "CD14_monocyte": 3800.0, "CD16_monocyte": 3500.0, "DC": 4500.0}
+DEPTH = 2700.0
 TAIL_SHARE = 0.45
 DOUBLETS, DAMAGED, AMBIENT = 0.08, 0.03, 1 / 12
 EMPTY_COUNTS = 12.0
@@ -64,7 +65,12 @@ ROWS_AT_ONCE = 500
 SAMPLE = "S1"
 PROCESSES = {"immunomod": ("read_counts", "filter_cells"), "scanpy": ("scanpy",)}
 SCORES = ("score_programs", "score_genes", "score_genes_cell_cycle")
-DOUBLET_STEPS = ("call_doublets", "scrublet")
+TOTALS = {
+    "total": (),
+    "total without programme scores": SCORES,
+    "total without scores and doublets": (*SCORES, "call_doublets", "scrublet"),
+}
+TIMES = ["seconds", "cpu_seconds"]
 TABLES = ("filtered", "cells", "qc", "ambient", "ranks")
 #: The aims: this many times faster, and this many MB at most.
 MIN_RATIO, MAX_MB = 3.0, 2000.0
@@ -168,20 +174,22 @@ def write_library(folder: Path, n_cells: int, n_droplets: int, seed: int) -> Non
 
 
 class Clock:
-    """Seconds of steps."""
+    """Seconds of steps, passed and computed."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, list[float]] = {}
 
     def time(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         """``step``, whose seconds are added under ``name``."""
 
         def timed(*arguments: Any, **options: Any) -> Any:
-            began = time.perf_counter()
+            began, computed = time.perf_counter(), time.process_time()
             try:
                 return step(*arguments, **options)
             finally:
-                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+                spent = self.seconds.setdefault(name, [0.0, 0.0])
+                spent[0] += time.perf_counter() - began
+                spent[1] += time.process_time() - computed
 
         return timed
 
@@ -297,15 +305,19 @@ def in_fresh_process(side: str, process: str, folder: Path, cache: Path) -> list
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     variables = os.environ | threads | {"NUMBA_CACHE_DIR": str(cache)}
     command = [sys.executable, __file__, "--measure", side, process, str(folder)]
-    began = time.perf_counter()
+    used, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, env=variables, check=False, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
+    seconds, now = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(f"{side}, {process}: {done.stderr}")
+    cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
     found = json.loads(done.stdout.splitlines()[-1])
     row = {"side": side, "process": process}
-    steps = [row | {"step": name, "seconds": value} for name, value in found["steps"].items()]
-    return [row | {"step": "process", "seconds": seconds, "peak_mb": found["peak_mb"]}, *steps]
+    steps = [
+        row | {"step": name, "seconds": wall, "cpu_seconds": spent} for name, (wall, spent) in found["steps"].items()
+    ]
+    whole = {"step": "process", "seconds": seconds, "cpu_seconds": cpu, "peak_mb": found["peak_mb"]}
+    return [row | whole, *steps]
 
 
 def run_sides(folder: Path, sides: list[str], cache: Path) -> pd.DataFrame:
@@ -316,18 +328,10 @@ def run_sides(folder: Path, sides: list[str], cache: Path) -> pd.DataFrame:
         measured = [row for name in PROCESSES[side] for row in in_fresh_process(side, name, folder, cache)]
         table = pd.DataFrame(measured)
         whole = table[table["step"] == "process"]
-        scores = table.loc[table["step"].isin(SCORES), "seconds"].sum()
-        doublets = table.loc[table["step"].isin(DOUBLET_STEPS), "seconds"].sum()
-        total, peak = whole["seconds"].sum(), whole["peak_mb"].max()
         rows += measured
-        rows += [
-            {"side": side, "process": "all", "step": step, "seconds": seconds, "peak_mb": peak}
-            for step, seconds in (
-                ("total", total),
-                ("total without programme scores", total - scores),
-                ("total without scores and doublets", total - scores - doublets),
-            )
-        ]
+        for total, without in TOTALS.items():
+            spent = whole[TIMES].sum() - table.loc[table["step"].isin(without), TIMES].sum()
+            rows.append({"side": side, "process": "all", "step": total, **spent, "peak_mb": whole["peak_mb"].max()})
     return pd.DataFrame(rows)
 
 
@@ -337,11 +341,11 @@ def compare(folder: Path, library: str, sides: list[str], repeats: int) -> pd.Da
         found = [run_sides(folder, sides, Path(warm)).assign(cache="cold")]
         found += [run_sides(folder, sides, Path(warm)).assign(cache="warm") for _ in range(repeats)]
     key = ["cache", "side", "process", "step"]
-    table = pd.concat(found).groupby(key, sort=False)[["seconds", "peak_mb"]].median().reset_index()
-    theirs = table[table["side"] == "scanpy"].set_index(["cache", "step"])["seconds"]
-    of_scanpy = [theirs.get((row.cache, row.step), np.nan) for row in table.itertuples()]
-    is_total = table["process"] == "all"
-    table["ratio"] = np.where(is_total, np.array(of_scanpy) / table["seconds"], np.nan)
+    table = pd.concat(found).groupby(key, sort=False)[[*TIMES, "peak_mb"]].median().reset_index()
+    theirs = table[(table["side"] == "scanpy") & (table["process"] == "all")].set_index(["cache", "step"])[TIMES]
+    of_scanpy = theirs.reindex(pd.MultiIndex.from_frame(table[["cache", "step"]])).reset_index(drop=True)
+    of_scanpy = of_scanpy.where(table["process"] == "all")
+    table["ratio"], table["cpu_ratio"] = (of_scanpy[name] / table[name] for name in TIMES)
     table.insert(0, "library", library)
     return table
 
