@@ -17,11 +17,14 @@ from scipy import sparse
 
 from immunomod.sample.doublets.calls import MIN_CELLS, DoubletCalls, no_calls, too_few_cells
 from immunomod.sample.doublets.pairs import simulated_pairs
+from immunomod.sample.sums import cell_sums
 
 SIMULATED_PER_CELL = 2
 N_COMPONENTS = 30
 #: The score needs a prior of at least half a percent to spread; the order of cells does not depend on it.
 MIN_PRIOR = 0.005
+#: Of fewer cells or genes than this many times the components, the covariance is quick.
+_MANY_TIMES = 10
 _PRIOR_DEVIATION = 0.02
 #: Simulated doublets that are scored for the threshold; their distribution does not change with more.
 _MAX_SCORED_SIMULATED = 10_000
@@ -49,14 +52,16 @@ def run(counts: sparse.csr_matrix, expected_rate: float, seed: int) -> DoubletCa
         Which cells make up the simulated doublets.
     """
     n_cells = counts.shape[0]
-    totals = _totals(counts)
+    totals = cell_sums(counts).astype(np.float64)
     judged = totals > 0
     if judged.sum() < MIN_CELLS:
         return too_few_cells(n_cells)
     genes = variable_genes(counts, totals)
     if len(genes) < 2:
         return no_calls(n_cells, "doublets not called: no gene varies between the cells")
-    observed, simulated = _embed(counts[:, genes][judged], totals[judged], seed)
+    chosen = counts[:, genes]
+    observed, simulated = _embed(chosen if judged.all() else chosen[judged], totals[judged], seed)
+    del chosen
     score_observed, score_simulated = _scores(observed, simulated, max(expected_rate, MIN_PRIOR))
     score = np.full(n_cells, np.nan)
     score[judged] = score_observed
@@ -74,11 +79,6 @@ def _scaled(counts: sparse.csr_matrix, totals: NDArray[np.float64], target: floa
     """Counts times ``target`` over the cell's total."""
     data = counts.data * np.repeat(target / totals, np.diff(counts.indptr))
     return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
-
-
-def _totals(counts: sparse.csr_matrix) -> NDArray[np.float64]:
-    # a vector of the matrix's own type: a sum over the matrix would copy it in a wider one
-    return np.asarray(counts @ np.ones(counts.shape[1], dtype=counts.dtype), dtype=np.float64)
 
 
 def variable_genes(counts: sparse.csr_matrix, totals: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -126,8 +126,6 @@ def _embed(
     counts: sparse.csr_matrix, totals: NDArray[np.float64], seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Observed cells and simulated doublets in the components of the observed cells (points x components)."""
-    from immunomod.atlas.reduce import principal_components
-
     target = float(np.median(totals))
     normalised = _scaled(counts, totals, target)
     mean = np.asarray(normalised.mean(axis=0)).ravel()
@@ -135,9 +133,10 @@ def _embed(
     deviation = np.sqrt(np.maximum(squares - mean**2, 0))
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     normalised.data *= scale[normalised.indices]
-    components = principal_components(normalised, N_COMPONENTS)
-    projection = components.loadings * scale[:, None]
+    loadings = _loadings(normalised, mean * scale)
+    projection = loadings * scale[:, None]
     origin = mean @ projection
+    observed = np.asarray(normalised @ loadings - origin, dtype=np.float32)
 
     first, second = simulated_pairs(counts.shape[0], SIMULATED_PER_CELL * counts.shape[0], seed)
     simulated = np.empty((len(first), projection.shape[1]), dtype=np.float32)
@@ -147,7 +146,34 @@ def _embed(
             counts[first[part]] + counts[second[part]], totals[first[part]] + totals[second[part]], target
         )
         simulated[part] = doublets @ projection - origin
-    return components.scores, simulated
+    return observed, simulated
+
+
+def _loadings(matrix: sparse.csr_matrix, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Loadings (genes x k) of the leading principal components of cells x genes, whose means are ``mean``.
+
+    Lanczos on the sparse matrix, to machine precision and from a fixed start: the covariance of thousands of genes and
+    its eigenvectors take five times as long. A small or degenerate matrix has them all the same.
+    """
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+    n_cells, n_genes = matrix.shape
+    if min(n_cells, n_genes) > _MANY_TIMES * N_COMPONENTS:
+        by_gene = matrix.T
+
+        def times_covariance(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+            scores = matrix @ vector - mean @ vector
+            return np.asarray(by_gene @ scores - mean * scores.sum())
+
+        covariance = LinearOperator((n_genes, n_genes), matvec=times_covariance, dtype=np.float64)
+        try:
+            _, vectors = eigsh(covariance, k=N_COMPONENTS, v0=np.ones(n_genes))
+            return np.asarray(vectors[:, ::-1])
+        except ArpackError:
+            pass
+    from immunomod.atlas.reduce import principal_components
+
+    return principal_components(matrix, N_COMPONENTS).loadings
 
 
 def _scores(
