@@ -17,6 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from immunomod.sample.sums import detected_genes
+
 MIN_GENES = 5
 _ROWS_AT_ONCE = 4096
 
@@ -118,7 +120,7 @@ def score_programs(
     cells x programmes (float32), in the order of ``weights``; NaN for programmes with fewer than :data:`MIN_GENES`
     genes detected in the sample.
     """
-    detected = expression.getnnz(axis=0) > 0
+    detected = detected_genes(expression)
     aligned = aligned_weights(weights, symbols, detected)
     scored = aligned.notna().all(axis=0).to_numpy()
     scores = np.full((expression.shape[0], weights.shape[1]), np.nan, dtype=np.float32)

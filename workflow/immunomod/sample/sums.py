@@ -28,8 +28,11 @@ def row_blocks(counts: sparse.csr_matrix) -> Iterator[tuple[slice, sparse.csr_ma
         limit = int(pointers[begin]) + _ENTRIES_AT_ONCE
         end = max(begin + 1, int(np.searchsorted(pointers, limit, side="right")) - 1)
         entries = slice(int(pointers[begin]), int(pointers[end]))
-        arrays = counts.data[entries], counts.indices[entries], pointers[begin : end + 1] - pointers[begin]
-        yield slice(begin, end), sparse.csr_matrix(arrays, shape=(end - begin, counts.shape[1]), copy=False)
+        block = sparse.csr_matrix((end - begin, counts.shape[1]), dtype=counts.dtype)
+        # set one by one, because the constructor copies a view of an array much larger than itself
+        block.data, block.indices = counts.data[entries], counts.indices[entries]
+        block.indptr = pointers[begin : end + 1] - pointers[begin]
+        yield slice(begin, end), block
         begin = end
 
 
@@ -57,6 +60,14 @@ def gene_set_sums(counts: sparse.csr_matrix, sets: NDArray[np.bool_]) -> NDArray
 def cell_sums(counts: sparse.csr_matrix) -> NDArray[np.int64]:
     """Sum of each row (cells,)."""
     return gene_set_sums(counts, np.ones(counts.shape[1], dtype=bool)).astype(np.int64)
+
+
+def detected_genes(counts: sparse.csr_matrix) -> NDArray[np.bool_]:
+    """Which columns hold an entry (genes,)."""
+    detected = np.zeros(counts.shape[1], dtype=bool)
+    for block in entry_blocks(counts.nnz):
+        detected[counts.indices[block]] = True
+    return detected
 
 
 def gene_sums(counts: sparse.csr_matrix, cells: NDArray[np.bool_]) -> NDArray[np.float64]:

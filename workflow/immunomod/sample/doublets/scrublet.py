@@ -25,6 +25,7 @@ N_COMPONENTS = 30
 MIN_PRIOR = 0.005
 #: Of fewer cells or genes than this many times the components, the covariance is quick.
 _MANY_TIMES = 10
+_TOLERANCE = 1e-6
 _PRIOR_DEVIATION = 0.02
 #: Simulated doublets that are scored for the threshold; their distribution does not change with more.
 _MAX_SCORED_SIMULATED = 10_000
@@ -152,7 +153,7 @@ def _embed(
 def _loadings(matrix: sparse.csr_matrix, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Loadings (genes x k) of the leading principal components of cells x genes, whose means are ``mean``.
 
-    Lanczos on the sparse matrix, to machine precision and from a fixed start: the covariance of thousands of genes and
+    Lanczos on the sparse matrix, to a relative error of a millionth and from a fixed start: the covariance of thousands of genes and
     its eigenvectors take five times as long. A small or degenerate matrix has them all the same.
     """
     from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
@@ -167,7 +168,7 @@ def _loadings(matrix: sparse.csr_matrix, mean: NDArray[np.float64]) -> NDArray[n
 
         covariance = LinearOperator((n_genes, n_genes), matvec=times_covariance, dtype=np.float64)
         try:
-            _, vectors = eigsh(covariance, k=N_COMPONENTS, v0=np.ones(n_genes))
+            _, vectors = eigsh(covariance, k=N_COMPONENTS, v0=np.ones(n_genes), tol=_TOLERANCE)
             return np.asarray(vectors[:, ::-1])
         except ArpackError:
             pass
