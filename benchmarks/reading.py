@@ -87,7 +87,9 @@ def write_triplet(
         out.write(f"{n_genes} {n_cells} {counts.nnz}\n".encode())
         begin = 0
         while begin < n_cells:
-            end = begin + max(1, int(np.searchsorted(counts.indptr[begin + 1 :], counts.indptr[begin] + ENTRIES_AT_ONCE)))
+            end = begin + max(
+                1, int(np.searchsorted(counts.indptr[begin + 1 :], counts.indptr[begin] + ENTRIES_AT_ONCE))
+            )
             part = counts[begin:end].tocoo()
             entries = sparse.coo_matrix((part.data, (part.col, part.row + begin)), shape=(n_genes, n_cells))
             text = io.BytesIO()

@@ -17,8 +17,8 @@ Sides
 
 Measures
     ``seconds`` are from the start of a process to its end, imports and compilation with them; ``cpu_seconds`` what it
-    computed in them, which other users of the machine disturb less; ``peak_mb`` its highest resident memory (VmHWM). ``cache``: ``warm``, with the machine code that numba keeps from a run before, or ``cold``,
-    with an empty cache, as in the first run after an installation. Steps are timed within the processes. ``total
+    computed in them, which other users of the machine disturb less; ``peak_mb`` its highest resident memory (VmHWM). ``cache``: ``warm``, with the bytecode and the machine code
+    that Python and numba keep from a run before, or ``cold``, without, as in the first run after an installation. Steps are timed within the processes. ``total
     without programme scores`` lacks ``score_programs`` on one side, and both ``score_genes`` and
     ``score_genes_cell_cycle`` on the other; ``total without scores and doublets`` lacks scrublet, too. ``ratio`` is
     scanpy's seconds over immunomod's, ``cpu_ratio`` the same of ``cpu_seconds``. The sides take turns; medians over ``--repeats``.
@@ -303,7 +303,12 @@ def measure(side: str, process: str, folder: Path) -> dict[str, Any]:
 def in_fresh_process(side: str, process: str, folder: Path, cache: Path) -> list[dict[str, Any]]:
     """Seconds and memory of a process, and the seconds of its steps, as rows."""
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
-    variables = os.environ | threads | {"NUMBA_CACHE_DIR": str(cache)}
+    kept = {
+        "NUMBA_CACHE_DIR": str(cache),
+        "PYTHONPYCACHEPREFIX": str(cache / "bytecode"),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+    variables = os.environ | threads | kept
     command = [sys.executable, __file__, "--measure", side, process, str(folder)]
     used, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, env=variables, check=False, capture_output=True, text=True)
