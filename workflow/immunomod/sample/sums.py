@@ -1,7 +1,7 @@
 """Sums over a library's counts, in blocks of rows: a wider copy of the whole matrix is never made.
 
-scipy converts a matrix to the type of what it is multiplied with, and to 64 bits for a sum over an axis; of 20,000 cells
-either is a third of a gigabyte. Here a block keeps its type wherever no sum in it can overflow.
+scipy converts a matrix to the type of what it is multiplied with, and to 64 bits for a sum over an axis; of 20,000
+cells either is a third of a gigabyte. Here a block keeps its type wherever no sum in it can overflow.
 """
 
 from __future__ import annotations

@@ -153,8 +153,8 @@ def _embed(
 def _loadings(matrix: sparse.csr_matrix, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Loadings (genes x k) of the leading principal components of cells x genes, whose means are ``mean``.
 
-    Lanczos on the sparse matrix, to a relative error of a millionth and from a fixed start: the covariance of thousands of genes and
-    its eigenvectors take five times as long. A small or degenerate matrix has them all the same.
+    Lanczos on the sparse matrix, to a relative error of a millionth and from a fixed start: the covariance of thousands
+    of genes and its eigenvectors take three times as long. A small or degenerate matrix has them all the same.
     """
     from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
