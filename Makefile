@@ -58,6 +58,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/doublets.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/demultiplexing.py
+	$(BIN)/python benchmarks/sample_floor_speed.py
 
 ## resolve the locks anew
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade

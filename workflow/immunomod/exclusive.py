@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import optimize
 
 from immunomod.genes import ORGANISMS, GeneNames
 from immunomod.tables import REPOSITORY, read_table
@@ -160,8 +159,10 @@ def mixture_weights(observed: Floats, at_one: Floats, own: Floats, prior: Floats
 
     ``at_one``: sources x genes. Genes weigh by the inverse of their counting noise.
     """
+    from scipy.optimize import nnls  # half a second to import
+
     scale = 1 / np.sqrt(np.maximum(own + prior @ at_one, 0.5))
     rows = np.vstack([(at_one * scale).T, np.diag(1 / np.maximum(prior, 1e-12))])
     response = np.concatenate([(observed - own) * scale, np.ones(len(prior))])
-    weights, _ = optimize.nnls(rows, response)
+    weights, _ = nnls(rows, response)
     return np.asarray(weights)

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from immunomod.errors import UserError
 from immunomod.sample.settings import CallingSettings
+from immunomod.sample.sums import cell_sums
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -350,5 +351,5 @@ def call_cells(counts: sparse.csr_matrix, settings: CallingSettings, seed: int) 
     """
     if settings.method not in REGISTRY:
         raise UserError(f"config: calling.method is {settings.method!r}; it must be one of {', '.join(REGISTRY)}.")
-    totals = np.asarray(counts.sum(axis=1, dtype=np.int64), dtype=np.int64).ravel()
+    totals = cell_sums(counts)
     return REGISTRY[settings.method].run(counts, totals, settings, seed)

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from immunomod.sample.sums import detected_genes
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -178,8 +180,7 @@ def ambient_model(counts: sparse.csr_matrix, totals: Ints, lower: int) -> Ambien
     empty = (totals > 0) & (totals <= lower)
     levels = counts_of_counts(counts, empty)
     sums: Ints = levels.sum(axis=0)
-    detected = np.zeros(counts.shape[1], dtype=bool)
-    detected[counts.indices] = True
+    detected = detected_genes(counts)
     shares = np.zeros(counts.shape[1])
     shares[detected] = good_turing(sums[detected])
     return AmbientModel(sums, shares, estimate_alpha(levels, totals[empty], shares))

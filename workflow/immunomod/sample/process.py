@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from immunomod.sample.species import REASONS as SPECIES_REASONS
 from immunomod.sample.species import SpeciesCalls, species_of_droplets
 from immunomod.sample.states import cell_states
 from immunomod.sample.summary import qc_row
+from immunomod.sample.sums import gene_set_sums, row_blocks
 from immunomod.sample.variable_genes import sample_variances
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def process_sample(
     hashtags = demultiplex(
         counts[looked_at], settings.demultiplexing, settings.seed, reason == "", settings.doublets.author_values
     )
+    var = counts.var
+    del counts  # where the caller holds it no longer, its matrix goes as soon as rows are taken from it
     if hashtags.donor is not None:
         obs["donor"] = pd.Categorical(hashtags.donor)
     for named in (hashtags.reason, _ruled_out_by_author(obs, settings)):
@@ -135,15 +138,16 @@ def process_sample(
     cells.insert(0, "barcode", obs["barcode"].to_numpy())
     _describe(cells, calls, species, hashtags, looked_at)
 
-    doublets = _doublets(matrix, obs, reason, hashtags, settings)
     tested = np.flatnonzero(reason == "")
+    matrix = _rows(matrix, reason == "")
+    doublets = _doublets(matrix, obs, reason, hashtags, settings)
     cells.loc[tested, "doublet_score"] = doublets.calls.score
     cells.loc[tested, "predicted_doublet"] = doublets.calls.predicted
     reason[tested[doublets.removed]] = "doublet"
 
     left = np.flatnonzero(reason == "")
     groups = (exclusive or load_exclusive_genes()).of_groups(organism)
-    matrix = matrix[left]
+    matrix = _rows(matrix, ~doublets.removed)
     contamination = AMBIENT_METHODS[settings.ambient.method].run(
         AmbientInput(
             matrix,
@@ -161,11 +165,11 @@ def process_sample(
 
     cells["kept"], cells["reason"] = reason == "", reason
     passed = reason[left] == ""
-    if not passed.all():
-        matrix = matrix[passed]
-    corrected = _corrected(contamination, passed, settings)
+    corrected = _corrected(contamination, settings)
+    contamination = replace(contamination, corrected=None)
+    matrix, corrected = _rows_of_both(matrix, corrected, passed)
     weights = _weights(programs, organism)
-    filtered = _filtered(counts, obs.iloc[left[passed]], matrix, corrected, cells.iloc[left[passed]], weights, settings)
+    filtered = _filtered(var, obs.iloc[left[passed]], matrix, corrected, cells.iloc[left[passed]], weights, settings)
     findings = Findings(calls, species, hashtags, found, doublets, contamination, partners)
     row = qc_row(obs, cells, total_droplets, findings, filtered.obs, settings)
     ranks = calls.rank_curve() if calls.applied else pd.DataFrame(columns=_RANK_COLUMNS)
@@ -241,6 +245,7 @@ def _doublets(
 ) -> JudgedCalls:
     """Doublets among the cells that passed so far; the rate follows from all droplets that hold cells.
 
+    ``matrix`` holds the rows of these cells, ``obs`` and ``reason`` all droplets.
     Where hashtags or genotypes took out doublets of two donors, what is left are those within one.
     """
     tested = reason == ""
@@ -253,7 +258,7 @@ def _doublets(
     rate = settings.doublets.expected_rate or expected_rate(in_library, donors)
     if not tested.any():
         return JudgedCalls(no_calls(0, ""), np.zeros(0, dtype=bool), rate, "", "")
-    return call_doublets(matrix[tested], rate, settings.doublets, settings.seed)
+    return call_doublets(matrix, rate, settings.doublets, settings.seed)
 
 
 def _partner_doublets(
@@ -276,29 +281,50 @@ def _partner_doublets(
     return judge_partner_doublets(found, rate, settings.doublets)
 
 
-def _corrected(
-    contamination: Contamination, passed: NDArray[np.bool_], settings: SampleSettings
-) -> sparse.csr_matrix | None:
-    """Counts without ambient RNA for the cells that stay; None where there is nothing to speak of."""
+def _rows(matrix: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> sparse.csr_matrix:
+    """Chosen rows; no copy where that is all of them."""
+    return matrix if chosen.all() else sparse.csr_matrix(matrix[chosen])
+
+
+def _rows_of_both(
+    matrix: sparse.csr_matrix, corrected: sparse.csr_matrix | None, chosen: NDArray[np.bool_]
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix | None]:
+    """Chosen rows of two matrices, which share their places still where they did."""
+    some = _rows(matrix, chosen)
+    if corrected is None:
+        return some, None
+    other = _rows(corrected, chosen)
+    if np.may_share_memory(matrix.indices, corrected.indices):
+        other = sparse.csr_matrix((other.data, some.indices, some.indptr), shape=some.shape)
+    return some, other
+
+
+def _corrected(contamination: Contamination, settings: SampleSettings) -> sparse.csr_matrix | None:
+    """Counts without ambient RNA; None where there is nothing to speak of."""
     known = [contamination.ambient_fraction, contamination.partner_fraction]
     largest = max((value for value in known if np.isfinite(value)), default=0.0)
     if contamination.corrected is None or largest < settings.ambient.min_fraction:
         return None
-    return contamination.corrected if passed.all() else sparse.csr_matrix(contamination.corrected[passed])
+    return contamination.corrected
 
 
 def log_normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     """log(1 + counts per 10,000), float32, with the sparsity of ``counts``; a cell without counts stays empty."""
-    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    totals = gene_set_sums(counts, np.ones(counts.shape[1], dtype=bool))
     factor = np.divide(COUNTS_PER_CELL, totals, out=np.zeros_like(totals), where=totals > 0).astype(np.float32)
-    data = counts.data * np.repeat(factor, np.diff(counts.indptr))
-    np.log1p(data, out=data)
+    data = np.empty(counts.nnz, dtype=np.float32)
+    begin = 0
+    for rows, block in row_blocks(counts):
+        values = data[begin : begin + block.nnz]
+        np.multiply(block.data, np.repeat(factor[rows], np.diff(block.indptr)), out=values, casting="same_kind")
+        np.log1p(values, out=values)
+        begin += block.nnz
     # the indices are shared, not copied: neither matrix is changed in place
     return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
 
 
 def _filtered(
-    counts: AnnData,
+    var: pd.DataFrame,
     obs: pd.DataFrame,
     matrix: sparse.csr_matrix,
     corrected: sparse.csr_matrix | None,
@@ -308,7 +334,7 @@ def _filtered(
 ) -> AnnData:
     from anndata import AnnData
 
-    symbols = counts.var["gene_symbol"].astype(str)
+    symbols = var["gene_symbol"].astype(str)
     expression = log_normalise(matrix if corrected is None else corrected)
     obs = obs.copy()
     described = ("doublet_score", "predicted_doublet", "partner_doublet_score", "cell_kind", "hashtag")
@@ -320,8 +346,8 @@ def _filtered(
     states = states[[name for name in states if name not in obs]]
     obs = pd.concat([obs, states, scores.add_prefix("score_")], axis=1)
     variances = sample_variances(matrix)
-    variances.index = counts.var_names
-    filtered = AnnData(X=expression, obs=obs, var=pd.concat([counts.var, variances], axis=1))
+    variances.index = var.index
+    filtered = AnnData(X=expression, obs=obs, var=pd.concat([var, variances], axis=1))
     filtered.layers["counts"] = matrix
     if corrected is not None:
         filtered.layers["corrected"] = corrected

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from immunomod.sample.settings import QcSettings
+from immunomod.sample.sums import gene_set_sums
 
 Side = Literal["lower", "upper"]
 #: Makes the median absolute deviation of normal values their standard deviation: 1 / the normal's upper quartile.
@@ -102,8 +103,7 @@ def cell_metrics(counts: sparse.csr_matrix, symbols: pd.Series, organism: str) -
     no gene of the kind), ``complexity`` (log10 of genes over log10 of counts; 1 for cells of one count or none).
     """
     kinds = gene_fractions(symbols, organism)
-    indicator = np.column_stack([np.ones(counts.shape[1], dtype=bool), *kinds.values()]).astype(np.int64)
-    sums = np.asarray(counts @ indicator, dtype=np.float64)
+    sums = gene_set_sums(counts, np.column_stack([np.ones(counts.shape[1], dtype=bool), *kinds.values()]))
     metrics = pd.DataFrame({"total_counts": sums[:, 0], "n_genes_by_counts": counts.getnnz(axis=1).astype(np.int64)})
     for column, (kind, genes) in enumerate(kinds.items(), start=1):
         share = 100 * np.divide(sums[:, column], sums[:, 0], out=np.zeros(len(sums)), where=sums[:, 0] > 0)

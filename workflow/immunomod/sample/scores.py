@@ -17,6 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from immunomod.sample.sums import detected_genes
+
 MIN_GENES = 5
 _ROWS_AT_ONCE = 4096
 
@@ -45,12 +47,15 @@ def univariate_linear_model(expression: sparse.csr_matrix, weights: NDArray[np.f
     weight_mean = weights.mean(axis=0)
     weight_ss = np.square(weights - weight_mean).sum(axis=0)
     scores = np.full((expression.shape[0], weights.shape[1]), np.nan)
+    weighted = np.flatnonzero((weights != 0).any(axis=1))  # few of all genes: the product needs no others
+    ones = np.ones(n_genes)
     for start in range(0, expression.shape[0], _ROWS_AT_ONCE):
         block = expression[start : start + _ROWS_AT_ONCE].astype(np.float64)
-        total = np.asarray(block.sum(axis=1)).reshape(-1, 1)
-        squares = np.asarray(block.power(2).sum(axis=1)).reshape(-1, 1)
+        total = (block @ ones).reshape(-1, 1)
+        squared = sparse.csr_matrix((block.data**2, block.indices, block.indptr), shape=block.shape)
+        squares = (squared @ ones).reshape(-1, 1)
         cell_ss = squares - total**2 / n_genes
-        covariation = block @ weights - total * weight_mean
+        covariation = block[:, weighted] @ weights[weighted] - total * weight_mean
         with np.errstate(divide="ignore", invalid="ignore"):
             r = np.clip(covariation / np.sqrt(cell_ss * weight_ss), -1, 1)
             scores[start : start + _ROWS_AT_ONCE] = r * np.sqrt((n_genes - 2) / (1 - r**2))
@@ -115,7 +120,7 @@ def score_programs(
     cells x programmes (float32), in the order of ``weights``; NaN for programmes with fewer than :data:`MIN_GENES`
     genes detected in the sample.
     """
-    detected = expression.getnnz(axis=0) > 0
+    detected = detected_genes(expression)
     aligned = aligned_weights(weights, symbols, detected)
     scored = aligned.notna().all(axis=0).to_numpy()
     scores = np.full((expression.shape[0], weights.shape[1]), np.nan, dtype=np.float32)

@@ -17,6 +17,7 @@ from scipy import sparse
 from scipy.special import pdtrc
 
 from immunomod.sample.scores import MIN_GENES
+from immunomod.sample.sums import cell_sums, gene_set_sums
 
 #: Programmes (Tirosh et al. 2016, doi:10.1126/science.aad0501) of each phase; those of the compartments share genes.
 PHASE_PROGRAMS = {"S": ("imm_T_prolif_S", "msc_prolif_S"), "G2M": ("imm_T_prolif_G2M", "msc_prolif_G2M")}
@@ -112,7 +113,7 @@ def _first_known(scores: pd.DataFrame, programs: Sequence[str]) -> pd.Series:
 
 def _phase(counts: sparse.csr_matrix, symbols: pd.Series, weights: pd.DataFrame) -> NDArray[np.object_]:
     """The phase of each cell."""
-    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    total = cell_sums(counts).astype(np.float64)
     phases = list(PHASE_PROGRAMS)
     above, in_phase = np.zeros((len(total), 2)), np.zeros((len(total), 2), dtype=bool)
     for column, phase in enumerate(phases):
@@ -120,7 +121,7 @@ def _phase(counts: sparse.csr_matrix, symbols: pd.Series, weights: pd.DataFrame)
         genes = symbols.isin(named).to_numpy()
         if symbols[genes].nunique() < MIN_GENES:
             return np.full(len(total), UNKNOWN, dtype=object)
-        seen = np.asarray(counts @ genes.astype(np.int64), dtype=np.float64).ravel()
+        seen = gene_set_sums(counts, genes)
         expected = total * symbols[genes].nunique() * RESTING_CPM * 1e-6
         in_phase[:, column] = (seen > 0) & (pdtrc(np.maximum(seen - 1, 0), expected) < MAX_P)
         above[:, column] = np.divide(seen, expected, out=np.zeros_like(seen), where=expected > 0)

@@ -8,10 +8,14 @@ compilation and gives the same numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
+
+from immunomod.sample.sums import entry_blocks
 
 LOESS_SPAN = 0.3
 _MIN_GENES_FOR_LOESS = 50
@@ -32,29 +36,37 @@ def sample_variances(counts: sparse.csr_matrix) -> pd.DataFrame:
     NaN: such a sample takes no part in the choice.
     """
     n_cells, n_genes = counts.shape
-    values = counts.data.astype(np.float64)
-    detected = np.bincount(counts.indices, minlength=n_genes)
+    detected, total, squares = np.zeros(n_genes, dtype=np.int64), np.zeros(n_genes), np.zeros(n_genes)
+    for genes, values in _entries(counts):
+        detected += np.bincount(genes, minlength=n_genes)
+        total += np.bincount(genes, weights=values, minlength=n_genes)
+        squares += np.bincount(genes, weights=values**2, minlength=n_genes)
     table = pd.DataFrame(
         {"mean": 0.0, "variance": 0.0, "variances_norm": np.nan, "highly_variable_rank": np.nan, "n_cells": detected},
         index=pd.RangeIndex(n_genes),
     )
     if n_cells == 0:
         return table
-    mean = np.bincount(counts.indices, weights=values, minlength=n_genes) / n_cells
-    squares = np.bincount(counts.indices, weights=values**2, minlength=n_genes)
+    mean = total / n_cells
     variance = np.maximum(squares / n_cells - mean**2, 0) * (n_cells / max(n_cells - 1, 1))
     variance[detected == 0] = 0
     table["mean"], table["variance"] = mean, variance
     if n_cells < 3 or not (variance > 0).any():
         return table
-    normalised = _normalised_variances(counts, values, mean, variance)
+    normalised = _normalised_variances(counts, mean, variance)
     table["variances_norm"] = normalised
     table["highly_variable_rank"] = np.argsort(np.argsort(-normalised)).astype(np.float64)
     return table
 
 
+def _entries(counts: sparse.csr_matrix) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+    """Genes and values of a matrix's entries, in blocks: both are wider than what the matrix stores."""
+    for block in entry_blocks(counts.nnz):
+        yield counts.indices[block].astype(np.intp), counts.data[block].astype(np.float64)
+
+
 def _normalised_variances(
-    counts: sparse.csr_matrix, values: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64]
+    counts: sparse.csr_matrix, mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Variance of the counts divided by the trend's standard deviation, large values clipped as Seurat does."""
     n_cells, n_genes = counts.shape
@@ -63,9 +75,11 @@ def _normalised_variances(
     log_variance[varies] = _trend(np.log10(mean[varies]), np.log10(variance[varies]))
     deviation = np.sqrt(10**log_variance)
     ceiling = deviation * np.sqrt(n_cells) + mean
-    clipped = np.minimum(values, ceiling[counts.indices])
-    total = np.bincount(counts.indices, weights=clipped, minlength=n_genes)
-    squares = np.bincount(counts.indices, weights=clipped**2, minlength=n_genes)
+    total, squares = np.zeros(n_genes), np.zeros(n_genes)
+    for genes, values in _entries(counts):
+        clipped = np.minimum(values, ceiling[genes])
+        total += np.bincount(genes, weights=clipped, minlength=n_genes)
+        squares += np.bincount(genes, weights=clipped**2, minlength=n_genes)
     return np.asarray((n_cells * mean**2 + squares - 2 * total * mean) / ((n_cells - 1) * deviation**2))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from immunomod.exclusive import COMPARTMENT_OF, LEUKOCYTE
+from immunomod.sample.sums import cell_sums, gene_set_sums
 
 Floats = NDArray[np.float64]
 #: A kind needs so many cells that clearly show it, and so large a share of the rate in its clearest cells, to be there.
@@ -33,7 +34,7 @@ def set_counts(
     """Each cell's counts in each set of exclusive genes: names of the sets, and cells x sets."""
     names = [*COMPARTMENT_OF, LEUKOCYTE]
     indicator = np.column_stack([symbols.isin(groups.get(name, set())).to_numpy() for name in names])
-    return names, np.asarray(counts @ indicator.astype(np.int64), dtype=np.float64)
+    return names, gene_set_sums(counts, indicator)
 
 
 def cell_groups(counts: sparse.csr_matrix, symbols: pd.Series, groups: Mapping[str, set[str]]) -> NDArray[np.object_]:
@@ -50,7 +51,7 @@ def cell_groups(counts: sparse.csr_matrix, symbols: pd.Series, groups: Mapping[s
     """
     nothing = np.full(counts.shape[0], "", dtype=object)
     _, observed = set_counts(counts, symbols, groups)
-    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    total = cell_sums(counts).astype(np.float64)
     if counts.shape[0] == 0 or not (total > 0).any():
         return nothing
     kinds = list(COMPARTMENT_OF)

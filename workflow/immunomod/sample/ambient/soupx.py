@@ -29,6 +29,7 @@ from scipy import sparse
 from immunomod.exclusive import COMPARTMENT_OF, LEUKOCYTE, PARTNER, fraction_error, mixture_weights, robust_mixture
 from immunomod.sample.ambient.groups import cell_groups
 from immunomod.sample.ambient.method import GROUP_COLUMNS, AmbientInput, Contamination
+from immunomod.sample.sums import cell_sums, gene_sums
 
 Floats = NDArray[np.float64]
 MIN_CELLS = 10
@@ -57,7 +58,7 @@ def estimate(data: AmbientInput) -> Contamination:
     table = _empty_table(known, group, data.counts)
     if not known:
         return Contamination(group, table, note="contamination not estimated: no kind of cell is told by its genes")
-    sums = np.array([_sum(data.counts, (group == kind) & data.singlet) for kind in known])
+    sums = np.array([gene_sums(data.counts, (group == kind) & data.singlet) for kind in known])
     cells = np.array([int(((group == kind) & data.singlet).sum()) for kind in known])
     genes = {name: data.symbols.isin(list(symbols)).to_numpy() for name, symbols in data.exclusive.items()}
     from_empty = data.empty_counts is not None and data.empty_counts.sum() >= MIN_EMPTY_COUNTS
@@ -87,7 +88,7 @@ def estimate(data: AmbientInput) -> Contamination:
 
 
 def _empty_table(known: list[str], group: NDArray[np.object_], counts: sparse.csr_matrix) -> pd.DataFrame:
-    total = np.asarray(counts.sum(axis=1)).ravel()
+    total = cell_sums(counts)
     table = pd.DataFrame(
         {
             "group": known,
@@ -97,10 +98,6 @@ def _empty_table(known: list[str], group: NDArray[np.object_], counts: sparse.cs
         }
     )
     return table.reindex(columns=GROUP_COLUMNS).assign(n_exclusive_genes=0)
-
-
-def _sum(counts: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> Floats:
-    return np.asarray(chosen.astype(np.float64) @ counts, dtype=np.float64).ravel()
 
 
 def _exclusive_to(sources: list[str], genes: dict[str, NDArray[np.bool_]], with_leukocyte: bool) -> NDArray[np.bool_]:
@@ -288,12 +285,16 @@ def _corrected(
         expected = sums[row].sum() * np.asarray(found[kind]["profile"])
         shares[row] = np.clip(np.divide(expected, sums[row], out=np.zeros_like(expected), where=sums[row] > 0), 0, 1)
     rows = np.array([known.index(kind) if kind else len(known) for kind in group])
-    data = counts.data.astype(np.float32)
+    data = np.empty(counts.nnz, dtype=np.float32)
+    emptied = False
     for start in range(0, counts.shape[0], 4096):
         stop = min(start + 4096, counts.shape[0])
         entries = slice(counts.indptr[start], counts.indptr[stop])
         of_entry = np.repeat(rows[start:stop], np.diff(counts.indptr[start : stop + 1]))
-        data[entries] *= 1 - shares[of_entry, counts.indices[entries]]
+        data[entries] = counts.data[entries].astype(np.float32) * (1 - shares[of_entry, counts.indices[entries]])
+        emptied = emptied or not data[entries].all()
+    if not emptied:  # the places are the same: they are shared, as neither matrix is changed in place
+        return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
     corrected = sparse.csr_matrix((data, counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
     corrected.eliminate_zeros()
     return corrected

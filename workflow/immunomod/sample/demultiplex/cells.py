@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from immunomod.errors import UserError
 from immunomod.sample.demultiplex.calls import (
@@ -229,6 +228,8 @@ def pair_donors(table: pd.DataFrame) -> dict[str, str]:
     """
     if set(table.index) & set(table.columns):
         return {str(name): str(name) for name in table.columns}
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(-table.to_numpy())
     return {str(table.columns[column]): str(table.index[row]) for row, column in zip(rows, columns, strict=True)}
 

@@ -17,6 +17,7 @@ from scipy import sparse
 
 from immunomod.sample.doublets.calls import MIN_CELLS, DoubletCalls, no_calls, too_few_cells
 from immunomod.sample.doublets.pairs import simulated_pairs
+from immunomod.sample.sums import cell_sums
 
 SIMULATED_PER_CELL = 2
 N_COMPONENTS = 30
@@ -24,6 +25,9 @@ N_COMPONENTS = 30
 MIN_PRIOR = 0.005
 #: Prior of the scores whose modes give the threshold: one for all, so that calls do not depend on the expected rate.
 _PRIOR_FOR_MODES = 0.05
+#: Of fewer cells or genes than this many times the components, the covariance is quick.
+_MANY_TIMES = 10
+_TOLERANCE = 1e-6
 #: Simulated doublets that are scored for the threshold; their distribution does not change with more.
 _MAX_SCORED_SIMULATED = 10_000
 _ROWS_AT_ONCE = 2048
@@ -50,17 +54,18 @@ def run(counts: sparse.csr_matrix, expected_rate: float, seed: int) -> DoubletCa
         Which cells make up the simulated doublets.
     """
     n_cells = counts.shape[0]
-    totals = _totals(counts)
+    totals = cell_sums(counts).astype(np.float64)
     if (totals > 0).sum() < MIN_CELLS:
         return too_few_cells(n_cells)
     genes = variable_genes(counts, totals)
     if len(genes) < 2:
         return no_calls(n_cells, "doublets not called: no gene varies between the cells")
     reduced = counts[:, genes]
-    judged = _totals(reduced) > 0
+    judged = cell_sums(reduced) > 0
     if judged.sum() < MIN_CELLS:
         return too_few_cells(n_cells)
-    observed, simulated = _embed(reduced[judged], seed)
+    observed, simulated = _embed(reduced if judged.all() else reduced[judged], seed)
+    del reduced
     share_observed, share_simulated = _simulated_shares(observed, simulated)
     score = np.full(n_cells, np.nan)
     score[judged] = doublet_probability(share_observed, max(expected_rate, MIN_PRIOR))
@@ -79,11 +84,6 @@ def _scaled(counts: sparse.csr_matrix, totals: NDArray[np.float64], target: floa
     """Counts times ``target`` over the cell's total."""
     data = counts.data * np.repeat(target / totals, np.diff(counts.indptr))
     return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
-
-
-def _totals(counts: sparse.csr_matrix) -> NDArray[np.float64]:
-    # a vector of the matrix's own type: a sum over the matrix would copy it in a wider one
-    return np.asarray(counts @ np.ones(counts.shape[1], dtype=counts.dtype), dtype=np.float64)
 
 
 def variable_genes(counts: sparse.csr_matrix, totals: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -132,9 +132,7 @@ def _embed(counts: sparse.csr_matrix, seed: int) -> tuple[NDArray[np.float32], N
 
     ``counts``: cells x variable genes. As in scanpy, totals are those of the variable genes.
     """
-    from immunomod.atlas.reduce import principal_components
-
-    totals = _totals(counts)
+    totals = cell_sums(counts).astype(np.float64)
     target = float(np.median(totals))
     normalised = _scaled(counts, totals, target)
     mean = np.asarray(normalised.mean(axis=0)).ravel()
@@ -142,9 +140,10 @@ def _embed(counts: sparse.csr_matrix, seed: int) -> tuple[NDArray[np.float32], N
     deviation = np.sqrt(np.maximum(squares - mean**2, 0))
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
     normalised.data *= scale[normalised.indices]
-    components = principal_components(normalised, N_COMPONENTS)
-    projection = components.loadings * scale[:, None]
+    loadings = _loadings(normalised, mean * scale)
+    projection = loadings * scale[:, None]
     origin = mean @ projection
+    observed = np.asarray(normalised @ loadings - origin, dtype=np.float32)
 
     first, second = simulated_pairs(counts.shape[0], SIMULATED_PER_CELL * counts.shape[0], seed)
     simulated = np.empty((len(first), projection.shape[1]), dtype=np.float32)
@@ -154,7 +153,34 @@ def _embed(counts: sparse.csr_matrix, seed: int) -> tuple[NDArray[np.float32], N
             counts[first[part]] + counts[second[part]], totals[first[part]] + totals[second[part]], target
         )
         simulated[part] = doublets @ projection - origin
-    return components.scores, simulated
+    return observed, simulated
+
+
+def _loadings(matrix: sparse.csr_matrix, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Loadings (genes x k) of the leading principal components of cells x genes, whose means are ``mean``.
+
+    Lanczos on the sparse matrix, to a relative error of a millionth and from a fixed start: the covariance of thousands
+    of genes and its eigenvectors take three times as long. A small or degenerate matrix has them all the same.
+    """
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+    n_cells, n_genes = matrix.shape
+    if min(n_cells, n_genes) > _MANY_TIMES * N_COMPONENTS:
+        by_gene = matrix.T
+
+        def times_covariance(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+            scores = matrix @ vector - mean @ vector
+            return np.asarray(by_gene @ scores - mean * scores.sum())
+
+        covariance = LinearOperator((n_genes, n_genes), matvec=times_covariance, dtype=np.float64)
+        try:
+            _, vectors = eigsh(covariance, k=N_COMPONENTS, v0=np.ones(n_genes), tol=_TOLERANCE)
+            return np.asarray(vectors[:, ::-1])
+        except ArpackError:
+            pass
+    from immunomod.atlas.reduce import principal_components
+
+    return principal_components(matrix, N_COMPONENTS).loadings
 
 
 def _simulated_shares(

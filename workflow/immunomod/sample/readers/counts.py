@@ -15,6 +15,7 @@ from scipy import sparse
 
 from immunomod.errors import UserError
 from immunomod.sample.readers.library import LibraryCounts
+from immunomod.sample.sums import cell_sums
 from immunomod.sections import read_values
 
 _MAX_COUNT = int(np.iinfo(np.int32).max)
@@ -219,7 +220,7 @@ def _whole(matrix: sparse.csr_matrix, where: str) -> sparse.csr_matrix:
 
 def _equal_totals(counts: sparse.csr_matrix) -> list[str]:
     """A note where every cell has the same total: downsampled counts do, and so do normalised values once rounded."""
-    totals = _row_sums(counts)
+    totals = cell_sums(counts)
     totals = totals[totals > 0]
     if totals.size < 10 or _spread(totals) > _EQUAL:
         return []
