@@ -11,8 +11,9 @@ from scipy import sparse
 
 from immunomod.files import read_tsv, write_h5ad, write_tsv
 from immunomod.programs import load_programs
-from immunomod.sample.process import FILTERS, log_normalise, process_sample
+from immunomod.sample.process import log_normalise, process_sample
 from immunomod.sample.settings import SampleSettings
+from immunomod.sample.summary import FILTERS
 
 SETTINGS = SampleSettings.from_config({}, 1)
 WITHOUT_DOUBLETS = SampleSettings.from_config({"doublets": {"method": "none"}}, 1)

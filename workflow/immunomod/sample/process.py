@@ -291,7 +291,8 @@ def log_normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     """log(1 + counts per 10,000), float32, with the sparsity of ``counts``; a cell without counts stays empty."""
     totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
     factor = np.divide(COUNTS_PER_CELL, totals, out=np.zeros_like(totals), where=totals > 0).astype(np.float32)
-    data = counts.data * np.repeat(factor, np.diff(counts.indptr))
+    data = np.repeat(factor, np.diff(counts.indptr))
+    data *= counts.data  # in place: int32 times float32 would be float64
     np.log1p(data, out=data)
     # the indices are shared, not copied: neither matrix is changed in place
     return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
