@@ -17,9 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from immunomod.sample.settings import QcSettings
+from immunomod.sample.settings import SHEET_LIMITS, QcSettings, Side
 
-Side = Literal["lower", "upper"]
 #: Makes the median absolute deviation of normal values their standard deviation: 1 / the normal's upper quartile.
 MAD_SCALE = 1.4826
 #: Genes per fraction, by symbol. R's make.names turns ``MT-CO1`` into ``MT.CO1``. Ribosomal protein genes without the
@@ -37,17 +36,6 @@ GENE_PATTERNS = {
     },
 }
 METRICS = ("total_counts", "n_genes_by_counts", "pct_counts_mt", "pct_counts_ribo", "pct_counts_hb", "complexity")
-#: Columns of the sheet that set a limit for one sample: the metric and the side, and the filter's name.
-SHEET_LIMITS: dict[str, tuple[str, Side, str]] = {
-    "min_counts": ("total_counts", "lower", "low_counts"),
-    "max_counts": ("total_counts", "upper", "high_counts"),
-    "min_genes": ("n_genes_by_counts", "lower", "low_genes"),
-    "max_genes": ("n_genes_by_counts", "upper", "high_genes"),
-    "max_pct_mt": ("pct_counts_mt", "upper", "high_mt"),
-    "max_pct_ribo": ("pct_counts_ribo", "upper", "high_ribo"),
-    "max_pct_hb": ("pct_counts_hb", "upper", "high_hb"),
-    "min_complexity": ("complexity", "lower", "low_complexity"),
-}
 
 
 @dataclass(frozen=True)
