@@ -133,7 +133,7 @@ def limits(metrics: pd.DataFrame, settings: QcSettings, fixed: Mapping[str, floa
 
 
 def _found_limits(metrics: pd.DataFrame, settings: QcSettings) -> list[Limit]:
-    few = len(metrics) < settings.min_cells_for_mad
+    few = len(metrics) < max(1, settings.min_cells_for_mad)
     found = []
     for metric, short in (("total_counts", "counts"), ("n_genes_by_counts", "genes")):
         floor = float(getattr(settings, f"min_{short}"))

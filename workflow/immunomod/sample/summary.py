@@ -151,7 +151,7 @@ def _notes(cells: pd.DataFrame, found: Findings, settings: SampleSettings) -> li
     judged = cells[~cells["reason"].isin(NOT_OF_THE_SAMPLE)]
     if len(judged) and judged["pct_counts_mt"].isna().all():
         notes.append("no mitochondrial gene in the matrix: no limit on their share")
-    if len(judged) and found.limits[0].origin == "fixed":
+    if len(judged) and any(limit.origin == "fixed" for limit in found.limits):
         notes.append(f"fewer than {settings.qc.min_cells_for_mad} cells: fixed limits")
     if own := [limit.filter for limit in found.limits if limit.origin == "sheet"]:
         notes.append(f"limits of the sheet: {', '.join(own)}")
