@@ -81,7 +81,10 @@ def test_a_mirror_may_be_a_folder_beside_the_config(study, tmp_path):
         ({"calling": {"lower": 0}}, r"calling\.lower: it is 0\. Fix: it must be from 1 to 1000"),
         ({"calling": {"retain": 50}}, r"calling\.retain: it is 50\. Fix: it must be above lower \(100\)"),
         ({"doublets": {"remove": "no"}}, r"doublets\.remove: it is 'no'\. Fix: it must be true or false"),
-        ({"doublets": {"method": "srublet"}}, r"doublets\.method: it is 'srublet'\. Fix: it must be one of none, scrublet"),
+        (
+            {"doublets": {"method": "srublet"}},
+            r"doublets\.method: it is 'srublet'\. Fix: it must be one of none, scrublet",
+        ),
         ({"geo": {"speed": 1}}, "unknown settings speed"),
         ({"atlases": {"all": ["e"]}}, "atlases.all: no data set 'e'"),
         ({"atlases": {"a": ["d"], "b": ["d"]}}, "'d' is in atlas 'a' already"),

@@ -156,7 +156,7 @@ def test_antibodies_alone_are_the_wrong_file(tmp_path):
     )
     features = "".join(f"{name}\t{name}\tAntibody Capture\n" for name in names["gene_id"])
     triplet(tmp_path / "data", Truth(WHOLE.counts[:, :2] + 1, names, WHOLE.barcodes), features=features)
-    with pytest.raises(UserError, match="holds no gene expression .*; point source at the matrix of genes"):
+    with pytest.raises(UserError, match=r"holds no gene expression .*; point source at the matrix of genes"):
         read_library(tmp_path / "data")
 
 

@@ -187,6 +187,22 @@ def test_a_library_that_lost_most_droplets_gets_a_warning(weights):
     assert "67% of the cells were removed" in row["reason"]
 
 
+def test_limits_of_the_sheet_win_over_those_found(weights):
+    sample = made_sample(300)
+    plain = process_sample(sample, weights, WITHOUT_DOUBLETS)
+    assert plain.qc["cells_low_counts"].item() == 0
+    totals = plain.cells["total_counts"]
+    own = process_sample(sample, weights, WITHOUT_DOUBLETS, own_limits={"min_counts": 2500, "max_pct_mt": 0.5})
+    row = own.qc.iloc[0]
+    assert_accounted(own, 300)
+    assert (row["total_counts_lower"], row["total_counts_lower_from"]) == (2500, "sheet")
+    assert row["cells_low_counts"] == (totals < 2500).sum() > 0
+    left = plain.cells[totals >= 2500]
+    assert row["cells_high_mt"] == (left["pct_counts_mt"] > 0.5).sum() > 0
+    assert "limits of the sheet: low_counts, high_mt" in row["reason"]
+    assert row["n_genes_by_counts_lower"] == plain.qc["n_genes_by_counts_lower"].item()
+
+
 def test_log_normalise_of_an_empty_cell():
     matrix = sparse.csr_matrix(np.array([[0, 0], [1, 3]], dtype=np.int32))
     np.testing.assert_allclose(log_normalise(matrix).toarray(), [[0, 0], np.log1p([2500, 7500])], rtol=1e-6)

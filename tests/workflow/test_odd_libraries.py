@@ -39,7 +39,13 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         folder / "samples.tsv",
         [
             {"sample": "empty", "source": "empty", "condition": "coculture", "culture": "coculture", "donor": "D8"},
-            {"sample": "no_gene", "source": "no_gene.h5", "condition": "coculture", "culture": "coculture", "donor": "D9"},
+            {
+                "sample": "no_gene",
+                "source": "no_gene.h5",
+                "condition": "coculture",
+                "culture": "coculture",
+                "donor": "D9",
+            },
             {"sample": "tiny", "source": "tiny", "condition": "immune_alone", "culture": "immune", "donor": "D8"},
         ],
     )

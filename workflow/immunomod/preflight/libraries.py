@@ -266,7 +266,9 @@ class _DatasetLook:
             lacking = "cell" if head.n_cells == 0 else "gene"
             problem = f"{where}: the matrix is empty: it lists no {lacking}; the sample will fail"
             fix = "give the file that holds the counts, or take the row out"
-            self.into.problems.append(Problem(row.sheet, problem, fix, row.number, "source", Severity.WARNING))
+            self.into.problems.append(
+                Problem(row.sheet, problem, fix, int(str(row.number)), "source", Severity.WARNING)
+            )
             return
         if head.features is None:
             library.waits_for = "known when it is read"

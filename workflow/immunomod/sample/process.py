@@ -52,8 +52,8 @@ class SampleResult:
 
     ``filtered``: cells that passed (``filtered.h5ad``). ``cells``: every droplet that may hold a cell, with its
     metrics, ``kept`` and ``reason`` (``cells.tsv.gz``). ``qc``: one row (``qc.tsv``). ``ambient``: contamination of
-    each kind of cell (``ambient.tsv``). ``ranks``: droplets by their counts (``barcode_ranks.tsv``), empty for a matrix of
-    cells alone.
+    each kind of cell (``ambient.tsv``). ``ranks``: droplets by their counts (``barcode_ranks.tsv``), empty for a matrix
+    of cells alone.
     """
 
     filtered: AnnData

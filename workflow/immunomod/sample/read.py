@@ -179,7 +179,7 @@ def _assemble(
     for column in row.index:
         # a library without cells keeps what the sheet says of it, as categories
         everywhere = np.zeros(len(names), dtype=np.int8)
-        obs[str(column)] = pd.Categorical.from_codes(everywhere, categories=[_value(row, column)])
+        obs[str(column)] = pd.Categorical.from_codes(everywhere, categories=pd.Index([_value(row, column)]))
     if join is not None:
         for column in join.cells.columns:
             values = join.cells[column].to_numpy()[kept]

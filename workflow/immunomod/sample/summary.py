@@ -107,7 +107,9 @@ def verdict(cells: pd.DataFrame, found: Findings, settings: SampleSettings, n_dr
     notes = _notes(cells, found, settings)
     failures, warnings = [], []
     if len(kept) < settings.qc.min_cells:
-        failures.append(_why_none(cells, found, n_droplets) if kept.empty else f"only {_cells(len(kept))} (qc.min_cells)")
+        failures.append(
+            _why_none(cells, found, n_droplets) if kept.empty else f"only {_cells(len(kept))} (qc.min_cells)"
+        )
     elif len(kept) < _FEW_CELLS:
         warnings.append(f"only {_cells(len(kept))}")
     ambient, partner = found.contamination.ambient_fraction, found.contamination.partner_fraction
@@ -170,7 +172,8 @@ def sheet_value(obs: pd.DataFrame, column: str) -> str:
         return ""
     if len(obs):
         return str(obs[column].iloc[0])
-    known = obs[column].cat.categories if isinstance(obs[column].dtype, pd.CategoricalDtype) else []
+    kind = obs[column].dtype
+    known = list(kind.categories) if isinstance(kind, pd.CategoricalDtype) else []
     return str(known[0]) if len(known) == 1 else ""
 
 

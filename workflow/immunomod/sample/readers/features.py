@@ -219,12 +219,14 @@ def gene_counts(matrix: sparse.csr_matrix, features: pd.DataFrame, where: str, o
     Raises
     ------
     UserError
-        Where there are features and none is a gene, where the matrix is of another species than ``organism`` or mixes several and
-        ``organism`` is not given, and where ids and symbols do not belong together. A matrix without cells raises what
-        its features alone tell.
+        Where there are features and none is a gene, where the matrix is of another species than ``organism`` or mixes
+        several and ``organism`` is not given, and where ids and symbols do not belong together. A matrix without cells
+        raises what its features alone tell.
     """
     if features.empty:
-        nameless = pd.DataFrame(columns=["gene_id", "gene_symbol", "gene_symbol_given"], index=pd.Index([], dtype=object), dtype=object)
+        nameless = pd.DataFrame(
+            columns=["gene_id", "gene_symbol", "gene_symbol_given"], index=pd.Index([], dtype=object), dtype=object
+        )
         return GeneCounts(sparse.csr_matrix(matrix.shape, dtype=np.int32), nameless, ["no feature is listed"], {}, None)
     table, decisions = _cleaned(features)
     kinds = _kinds(table)
@@ -232,8 +234,8 @@ def gene_counts(matrix: sparse.csr_matrix, features: pd.DataFrame, where: str, o
     decisions += _said_of_kinds(kinds, table["feature_type"].to_numpy())
     if not is_gene.any():
         raise UserError(
-            f"{where}: holds no gene expression ({decisions[-1]}); point source at the matrix of genes, and name this one beside it, "
-            "behind a comma"
+            f"{where}: holds no gene expression ({decisions[-1]}); point source at the matrix of genes, and name "
+            "this one beside it, behind a comma"
         )
     species = np.where(is_gene, _row_species(table, is_gene), "")
     own = _own_genes(species, is_gene, organism, where)

@@ -73,8 +73,8 @@ def choose(places: Sequence[Place], judge: Callable[[Place], bool], where: str, 
     """The first place that ``judge`` says holds counts; a later one only if it holds counts of more features.
 
     Where none does, the first that holds fractions of counts is taken, or else one with missing values: whether those
-    may be rounded is decided, and these are named by gene and cell, where counts are checked. Where all are empty, as of
-    a library that failed, the first is taken.
+    may be rounded is decided, and these are named by gene and cell, where counts are checked. Where all are empty, as
+    in a library that failed, the first is taken.
 
     Raises
     ------
