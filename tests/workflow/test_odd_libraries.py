@@ -34,7 +34,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     simulate_command(folder, donors=2, cells_scale=0.4, seed=3)
     triplet(folder / "empty", Truth(np.zeros((0, 3), dtype=int), GENES, []))
     tenx_h5(folder / "no_gene.h5", Truth(np.zeros((3, 0), dtype=int), GENES.iloc[:0], BARCODES))
-    triplet(folder / "tiny", Truth(np.array([[400, 20, 90]] * 3) + np.eye(3, dtype=int), GENES, BARCODES))
+    triplet(folder / "tiny", Truth(np.array([[400, 20, 90], [300, 30, 70]]), GENES, BARCODES[:2]))
     add_rows(
         folder / "samples.tsv",
         [
@@ -62,8 +62,8 @@ def test_odd_libraries_fail_with_a_reason_and_the_others_do_not(outcome):
     assert not (qc["verdict"].drop(odd) == "fail").any() and len(qc) == 9
     assert qc.loc["empty", "reason"].startswith("the library is empty: no barcode has a count")
     assert qc.loc["no_gene", "reason"].startswith("the library is empty: its matrix lists no gene")
-    assert qc.loc["tiny", "reason"].startswith("no cell passes: 3 low_genes")
-    assert qc.loc[odd, "cells_before"].tolist() == [0, 0, 3]
+    assert qc.loc["tiny", "reason"].startswith("no cell passes: 2 low_genes")
+    assert qc.loc[odd, "cells_before"].tolist() == [0, 0, 2]
 
 
 def test_the_ledger_and_the_check_say_so_too(outcome):
