@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from immunomod.errors import StudyError
+from immunomod.sample.settings import SHEET_LIMITS
+from immunomod.settings import Run
 from immunomod.sheets import examine_contrasts, examine_samples, read_contrasts, read_samples
 from immunomod.tables import Examined
 
@@ -121,3 +123,49 @@ def test_the_odd_organism_of_a_data_set_is_the_one_that_is_named(tmp_path):
     rows[4] += "mouse"
     (tmp_path / "samples.tsv").write_text("\n".join(rows) + "\n")
     assert told(examine_samples(tmp_path / "samples.tsv")) == [(5, "organism")]
+
+
+LIMITED = "sample\tdataset\tsource\tcondition\tdonor\t{}\na\td\tx\tc\tD1\t{}\nb\td\ty\tc\tD2\t\n"
+
+
+@pytest.mark.parametrize(
+    ("column", "right", "wrong"),
+    [
+        ("min_counts", ["0", "300", "99.5"], ["-1", "few", "1e3", "5%"]),
+        ("max_counts", ["50000"], ["-1"]),
+        ("min_genes", ["100"], ["-1"]),
+        ("max_genes", ["9000"], ["a lot"]),
+        ("max_pct_mt", ["0", "12.5", "100", "100.0"], ["100.5", "101", "-1", "12%"]),
+        ("max_pct_ribo", ["60"], ["160"]),
+        ("max_pct_hb", ["1"], ["one"]),
+        ("min_complexity", ["0", "0.75", ".8", "1", "1.0"], ["1.1", "80", "-0.1"]),
+    ],
+)
+def test_limits_of_a_library_are_numbers_in_their_range(tmp_path, column, right, wrong):
+    for value in right:
+        (tmp_path / "samples.tsv").write_text(LIMITED.format(column, value))
+        assert told(examine_samples(tmp_path / "samples.tsv")) == []
+    for value in wrong:
+        (tmp_path / "samples.tsv").write_text(LIMITED.format(column, value))
+        assert told(examine_samples(tmp_path / "samples.tsv")) == [(2, column)], value
+
+
+@pytest.mark.parametrize("metric", ["counts", "genes"])
+def test_a_lower_limit_above_the_upper_one_is_a_mistake(tmp_path, metric):
+    columns = f"min_{metric}\tmax_{metric}"
+    for values, places in (("500\t400", [(2, f"min_{metric}")]), ("400\t400", []), ("90\t1000", []), ("500\t", [])):
+        (tmp_path / "samples.tsv").write_text(LIMITED.format(columns, values))
+        found = examine_samples(tmp_path / "samples.tsv")
+        assert told(found) == places, values
+    (tmp_path / "samples.tsv").write_text(LIMITED.format(columns, "many\t400"))
+    assert told(examine_samples(tmp_path / "samples.tsv")) == [(2, f"min_{metric}")]
+
+
+def test_a_limit_goes_to_the_filter_and_not_to_the_reading(tmp_path):
+    (tmp_path / "samples.tsv").write_text(LIMITED.format("max_pct_mt\tmin_genes", "9\t150").replace("D2\t", "D2\t\t"))
+    samples = read_samples(tmp_path / "samples.tsv")
+    run = Run(config={}, folder=tmp_path, samples=samples, contrasts=samples.iloc[:0])
+    assert run.sample_limits("a") == {"max_pct_mt": 9.0, "min_genes": 150.0}
+    assert run.sample_limits("b") == {}
+    assert set(run.sample_row("a")) - set(run.read_row("a")) == set(SHEET_LIMITS)
+    assert run.read_row("a").items() <= run.sample_row("a").items()

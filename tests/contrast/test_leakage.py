@@ -189,7 +189,7 @@ def test_without_leakage_expression_is_what_it_was():
 
 
 def test_log2_levels_are_unbiased_where_leakage_blurs_them():
-    """Own rates of 60 counts under 400 leaked ones: single counts scatter below zero, their mean level does not move."""
+    """Own rates of 60 counts under 400 leaked ones: single counts scatter below zero, their mean does not move."""
     rng = np.random.default_rng(12)
     own, leaked, n, repeats = 60.0, 400.0, 4, 400
     arms = np.array(["test"] * n + ["reference"] * n, dtype=object)

@@ -11,15 +11,27 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 from immunomod.errors import UserError
-from immunomod.sample.qc import cell_metrics, failed_filter, gene_fractions, limits, mad_limit
-from immunomod.sample.settings import QcSettings, SampleSettings
+from immunomod.sample.qc import Limit, cell_metrics, failed_filter, gene_fractions, limits, mad_limit
+from immunomod.sample.settings import SHEET_LIMITS, QcSettings, SampleSettings
+from immunomod.sample.summary import FILTERS
 
 SETTINGS = QcSettings()
 
 
-def metrics_of(total, genes, mito=None) -> pd.DataFrame:
-    mito = np.full(len(total), 2.0) if mito is None else mito
-    return pd.DataFrame({"total_counts": total, "n_genes_by_counts": genes, "pct_counts_mt": mito})
+def metrics_of(total, genes, mito=None, **others) -> pd.DataFrame:
+    """Metrics of healthy cells, of which some are given; ``ribo`` and ``hb`` in percent, and ``complexity``."""
+    n = len(total)
+    rest = {"ribo": np.full(n, 20.0), "hb": np.full(n, 0.0), "complexity": np.full(n, 0.9)} | others
+    return pd.DataFrame(
+        {
+            "total_counts": total,
+            "n_genes_by_counts": genes,
+            "pct_counts_mt": np.full(n, 2.0) if mito is None else mito,
+            "pct_counts_ribo": rest["ribo"],
+            "pct_counts_hb": rest["hb"],
+            "complexity": rest["complexity"],
+        }
+    )
 
 
 def limit_of(found, name):
@@ -36,6 +48,9 @@ def test_metrics_agree_with_scanpy(kang_libraries):
         assert genes.any()
         adata.var[kind] = genes
     scanpy.pp.calculate_qc_metrics(adata, qc_vars=["mt", "ribo", "hb"], percent_top=None, log1p=False, inplace=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by_hand = np.log10(adata.obs["n_genes_by_counts"]) / np.log10(adata.obs["total_counts"])
+    adata.obs["complexity"] = by_hand
     for column in ours:
         np.testing.assert_allclose(ours[column], adata.obs[column], rtol=1e-5, err_msg=column)
 
@@ -141,6 +156,89 @@ def test_fixed_values_hold_the_limits(median_log, sd, mito, name, expected):
     found = limits(metrics_of(total, total / 2, rng.normal(mito, 0.1, 1000)), SETTINGS)
     limit = limit_of(found, name)
     assert (limit.value, limit.origin) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "median", "sd", "expected"),
+    [
+        ("ribo", 30.0, 1.0, (60.0, "spared")),
+        ("ribo", 40.0, 6.0, "mad"),
+        ("ribo", 60.0, 12.0, (100.0, "max")),
+        ("hb", 0.1, 0.01, (10.0, "spared")),
+        ("hb", 20.0, 4.0, "mad"),
+        ("hb", 60.0, 15.0, (100.0, "max")),
+        ("complexity", 0.9, 0.01, (0.7, "enough")),
+        ("complexity", 0.8, 0.04, "mad"),
+        ("complexity", 0.6, 0.1, (0.4, "min")),
+    ],
+)
+def test_limits_on_ribosomes_haemoglobin_and_complexity_by_hand(kind, median, sd, expected):
+    values = median + sd * stats.norm.ppf((np.arange(999) + 0.5) / 999)  # scaled MAD: sd
+    metrics = metrics_of(np.full(999, 5000.0), np.full(999, 2000.0), **{kind: values})
+    found = limits(metrics, SETTINGS)
+    limit = limit_of(found, "low_complexity" if kind == "complexity" else f"high_{kind}")
+    assert limit.side == ("lower" if kind == "complexity" else "upper")
+    if expected == "mad":
+        sign = -1 if kind == "complexity" else 1
+        assert (limit.value, limit.origin) == (pytest.approx(median + sign * 5 * sd, rel=2e-3), "mad")
+    else:
+        assert (limit.value, limit.origin) == expected
+    beyond = values < limit.value if kind == "complexity" else values > limit.value
+    assert list(failed_filter(metrics, found) != "") == list(beyond)
+
+
+def test_limits_stand_in_the_order_in_which_they_are_applied():
+    found = limits(metrics_of(np.full(200, 5000.0), np.full(200, 2000.0)), SETTINGS)
+    names = [limit.filter for limit in found]
+    assert names == [name for name in FILTERS if name in names]
+    assert len(names) == len(set(names)) == 8
+    assert {filter_name for *_, filter_name in SHEET_LIMITS.values()} == set(names)
+
+
+def cells_of_every_kind(rng: np.random.Generator, n: int) -> pd.DataFrame:
+    return metrics_of(
+        np.exp(rng.normal(7, 2, n)).round(),
+        np.exp(rng.normal(6, 1.5, n)).round(),
+        rng.uniform(0, 40, n),
+        ribo=rng.uniform(0, 100, n),
+        hb=rng.uniform(0, 30, n) if rng.random() < 0.7 else np.full(n, np.nan),
+        complexity=rng.uniform(0.2, 1, n),
+    )
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_first_filter_that_a_cell_fails_is_its_reason(seed):
+    """Against a loop over cells and limits, with limits of the sheet drawn at random."""
+    rng = np.random.default_rng(seed)
+    metrics = cells_of_every_kind(rng, int(rng.integers(1, 300)))
+    high = {"counts": 3000, "genes": 1000, "mt": 30, "ribo": 80, "hb": 20, "complexity": 0.9}
+    own = {name: rng.uniform(0, high[name.split("_")[-1]]) for name in SHEET_LIMITS if rng.random() < 0.4}
+    found = limits(metrics, SETTINGS, own)
+    expected = []
+    for _, cell in metrics.iterrows():
+        failed = ""
+        for name in FILTERS:
+            for limit in found:
+                value = cell[limit.metric]
+                is_beyond = value < limit.value if limit.side == "lower" else value > limit.value
+                if limit.filter == name and is_beyond and not failed:
+                    failed = name
+        expected.append(failed)
+    assert list(failed_filter(metrics, found)) == expected
+
+
+@pytest.mark.parametrize("n_cells", [5, 500])
+@pytest.mark.parametrize("name", SHEET_LIMITS)
+def test_a_limit_of_the_sheet_wins_and_leaves_the_others(name, n_cells):
+    rng = np.random.default_rng(3)
+    metrics = cells_of_every_kind(rng, n_cells)
+    metrics["pct_counts_hb"] = np.nan  # none to find a limit from
+    plain = limits(metrics, SETTINGS)
+    own = limits(metrics, SETTINGS, {name: 0.5})
+    metric, side, filter_name = SHEET_LIMITS[name]
+    assert limit_of(own, filter_name) == Limit(metric, side, 0.5, "sheet", filter_name)
+    assert repr([x for x in own if x.filter != filter_name]) == repr([x for x in plain if x.filter != filter_name])
+    assert [limit.filter for limit in own] == [limit.filter for limit in plain]
 
 
 def test_deep_libraries_have_an_upper_limit_from_their_spread():

@@ -293,7 +293,6 @@ LIES = {
         lambda handle: (handle["var"].__delitem__("gene_id"), handle["var"].create_group("gene_id")),
         "of a kind that cannot be read",
     ),
-    "nothing": (_replace("X/data", np.zeros(65)), "hold no value above 0"),
 }
 
 

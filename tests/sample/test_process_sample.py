@@ -11,8 +11,9 @@ from scipy import sparse
 
 from immunomod.files import read_tsv, write_h5ad, write_tsv
 from immunomod.programs import load_programs
-from immunomod.sample.process import FILTERS, log_normalise, process_sample
+from immunomod.sample.process import log_normalise, process_sample
 from immunomod.sample.settings import SampleSettings
+from immunomod.sample.summary import FILTERS
 
 SETTINGS = SampleSettings.from_config({}, 1)
 WITHOUT_DOUBLETS = SampleSettings.from_config({"doublets": {"method": "none"}}, 1)
@@ -112,7 +113,7 @@ def test_filtered_cells_carry_what_later_floors_read(weights, tmp_path):
     expected = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
     np.testing.assert_allclose(filtered.X.toarray(), expected, rtol=1e-5)
     assert filtered.uns["immunomod"]["settings"]["seed"] == 1
-    assert "scanpy" in filtered.uns["immunomod"]["versions"]
+    assert "scikit-misc" in filtered.uns["immunomod"]["versions"]
 
 
 def test_counts_read_from_disk_give_the_same(weights, tmp_path):
@@ -145,8 +146,9 @@ def test_tiny_samples_pass_through(n_cells, weights, tmp_path):
     assert row["cells_after"] == n_cells
     assert row["total_counts_lower_from"] == "fixed"
     assert "fewer than 100 cells: fixed limits" in row["reason"]
-    assert row["verdict"] == "warn"
-    assert ("cells pass" if n_cells < 50 else "does not separate doublets") in row["reason"]
+    assert row["verdict"] == ("fail" if n_cells < 10 else "warn")
+    few = "1 cell passes" if n_cells == 1 else "cells pass"
+    assert (few if n_cells < 50 else "does not separate doublets") in row["reason"]
     write_h5ad(result.filtered, tmp_path / "filtered.h5ad")
     assert ad.read_h5ad(tmp_path / "filtered.h5ad").n_obs == row["cells_after"]
 
@@ -159,7 +161,7 @@ def test_a_sample_of_which_no_cell_passes(n_cells, weights, tmp_path):
     assert_accounted(result, n_cells)
     assert result.filtered.shape == (0, 1200)
     assert result.qc["verdict"].item() == "fail"
-    assert "no cell passes" in result.qc["reason"].item()
+    assert result.qc["reason"].item().startswith(f"no cell passes: {n_cells} low_counts")
     write_h5ad(result.filtered, tmp_path / "filtered.h5ad")
     filtered = ad.read_h5ad(tmp_path / "filtered.h5ad")
     assert filtered.shape == (0, 1200)
@@ -182,7 +184,23 @@ def test_a_library_that_lost_most_droplets_gets_a_warning(weights):
     sample.X.eliminate_zeros()
     row = process_sample(sample, weights, WITHOUT_DOUBLETS).qc.iloc[0]
     assert row["verdict"] == "warn"
-    assert "67% of the droplets were removed" in row["reason"]
+    assert "67% of the cells were removed" in row["reason"]
+
+
+def test_limits_of_the_sheet_win_over_those_found(weights):
+    sample = made_sample(300)
+    plain = process_sample(sample, weights, WITHOUT_DOUBLETS)
+    assert plain.qc["cells_low_counts"].item() == 0
+    totals = plain.cells["total_counts"]
+    own = process_sample(sample, weights, WITHOUT_DOUBLETS, own_limits={"min_counts": 2500, "max_pct_mt": 0.5})
+    row = own.qc.iloc[0]
+    assert_accounted(own, 300)
+    assert (row["total_counts_lower"], row["total_counts_lower_from"]) == (2500, "sheet")
+    assert row["cells_low_counts"] == (totals < 2500).sum() > 0
+    left = plain.cells[totals >= 2500]
+    assert row["cells_high_mt"] == (left["pct_counts_mt"] > 0.5).sum() > 0
+    assert "limits of the sheet: low_counts, high_mt" in row["reason"]
+    assert row["n_genes_by_counts_lower"] == plain.qc["n_genes_by_counts_lower"].item()
 
 
 def test_log_normalise_of_an_empty_cell():

@@ -135,3 +135,23 @@ def test_a_comparison_without_answer_stops_no_run(study):
     problems = read_tsv(outcome.results / "check" / "problems.tsv")
     assert problems["severity"].tolist()[-1] == "error" and "batch" in problems["problem"].tolist()[-1]
     assert check_file(study / "config.yaml", study / "run" / "results").has_errors
+
+
+@pytest.mark.slow
+def test_a_limit_of_one_library_filters_that_library_again_and_reads_none(study):
+    def plan(rows: str) -> str:
+        (study / "samples.tsv").write_text(SAMPLES.replace("donor\n", "donor\tmin_genes\n") + rows)
+        target = "results/samples/qc.tsv"
+        return (
+            snakemake(study / "run", study / "config.yaml", target, "--rerun-triggers", "params", "code")
+            .check()
+            .printed
+        )
+
+    run(study, ROWS, target="results/samples/qc.tsv").check()
+    assert plan(ROWS).count("rule read_counts:") == 0
+    edited = plan(ROWS.replace("a2\ta\tD2", "a2\ta\tD2\t5"))
+    assert edited.count("rule read_counts:") == 0 and edited.count("rule filter_cells:") == 1
+    qc = read_tsv(study / "run" / "results" / "samples" / "qc.tsv").set_index("sample")
+    assert (qc["n_genes_by_counts_lower_from"] == "sheet").tolist() == [False, True, False, False]
+    assert (qc["cells_after"] > 0).tolist() == [False, True, False, False]

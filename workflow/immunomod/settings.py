@@ -27,7 +27,7 @@ from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import Problem, StudyError, UserError
 from immunomod.sample.demultiplex.names import without_donors
 from immunomod.sample.readers.counts import ReadingSettings
-from immunomod.sample.settings import SECTIONS, SampleSettings
+from immunomod.sample.settings import SECTIONS, SHEET_LIMITS, SampleSettings
 from immunomod.sections import read_values
 from immunomod.sheets import examine_contrasts, examine_samples, split_list
 from immunomod.tables import REPOSITORY, Examined, describe, load_schema
@@ -87,6 +87,14 @@ class Run:
         """A sample's row of the sheet."""
         row = self.samples[self.samples["sample"] == sample].iloc[0]
         return {str(name): str(value) for name, value in row.items()}
+
+    def read_row(self, sample: str) -> dict[str, str]:
+        """A sample's row without its limits, so that one that is changed has no file read again."""
+        return {name: value for name, value in self.sample_row(sample).items() if name not in SHEET_LIMITS}
+
+    def sample_limits(self, sample: str) -> dict[str, float]:
+        """Limits of quality control that the sheet gives for a sample."""
+        return {name: float(value) for name, value in self.sample_row(sample).items() if name in SHEET_LIMITS and value}
 
     def dataset_rows(self, dataset: str) -> list[dict[str, Any]]:
         """What the sheet says of the files of a data set's samples, with each row's number in the file under ``row``.

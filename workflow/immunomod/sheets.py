@@ -47,6 +47,7 @@ def examine_samples(path: str | Path) -> Examined:
     samples = found.rows
     samples["organism"] = samples["organism"].replace("", "human")
     found.problems += _hashtag_problems(str(path), samples)
+    found.problems += _limit_problems(str(path), samples, found)
     known = samples[(samples["dataset"] != "") & samples["organism"].isin(["human", "mouse"])]
     for dataset, rows in known.groupby("dataset", sort=False):
         if rows["organism"].nunique() > 1:
@@ -56,6 +57,19 @@ def examine_samples(path: str | Path) -> Examined:
                 Problem(str(path), problem, "give each organism a data set of its own", int(odd), "organism")
             )
     return found
+
+
+def _limit_problems(file: str, samples: pd.DataFrame, found: Examined) -> list[Problem]:
+    """Limits of a library's own that let no cell through."""
+    problems = []
+    for metric in ("counts", "genes"):
+        low, high = f"min_{metric}", f"max_{metric}"
+        faulty = found.faulty_rows(low, high)
+        for number, row in samples[(samples[low] != "") & (samples[high] != "")].iterrows():
+            if number not in faulty and float(row[low]) > float(row[high]):
+                problem = f"{low} is {row[low]} and {high} is {row[high]}: no cell passes both"
+                problems.append(Problem(file, problem, "lower it, or raise the other", int(str(number)), low))
+    return problems
 
 
 def _hashtag_problems(file: str, samples: pd.DataFrame) -> list[Problem]:

@@ -17,7 +17,7 @@ rule read_counts:
         mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        row=lambda wildcards: RUN.sample_row(wildcards.sample),
+        row=lambda wildcards: RUN.read_row(wildcards.sample),
         reading=RUN.config["reading"],
         cells_table=lambda wildcards: RUN.config["cells_tables"].get(RUN.sample_row(wildcards.sample)["dataset"], {}),
     script:
@@ -46,6 +46,7 @@ rule filter_cells:
         programs=RUN.config["programs"],
         markers=RUN.config["annotation"]["markers"],
         sections={name: RUN.config[name] for name in SAMPLE_SECTIONS},
+        own_limits=lambda wildcards: RUN.sample_limits(wildcards.sample),
         seed=RUN.config["seed"],
     script:
         "../scripts/filter_cells.py"

@@ -17,6 +17,7 @@ from immunomod.contrast.design import Contrast, Design, stratum_design
 from immunomod.contrast.where import evaluate_where, is_level
 from immunomod.errors import Problem, Severity
 from immunomod.sample.demultiplex.names import sheet_donors
+from immunomod.sample.settings import SHEET_LIMITS
 from immunomod.sample.states import REPLICATE_MEANS
 from immunomod.settings import Run
 
@@ -27,6 +28,7 @@ ANY_CLASS = "all cells"
 NO_COVARIATES = frozenset(
     {"sample", "dataset", "source", "files", "cells", "cells_lane", "barcodes", "hashtags", "guessed"}
     | {"condition", "donor", "culture", "stimulus", "msc_donor", "organism", "dose"}
+    | set(SHEET_LIMITS)
 )
 RESTING = frozenset({"none", "no", "resting", "unstimulated", "rest", "-"})
 FEWEST_TREND_LEVELS = 3

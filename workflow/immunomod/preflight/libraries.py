@@ -262,6 +262,14 @@ class _DatasetLook:
         library.head, library.layout, library.matrix = head, choice.genes.layout.name, choice.genes.file.path
         library.stored_bytes, library.is_packed = choice.genes.file.path.stat().st_size, _is_packed(library.matrix)
         where = f"{choice.genes.file.path.name} (sample {row.sample})"
+        if head.n_cells == 0 or head.n_features == 0:
+            lacking = "cell" if head.n_cells == 0 else "gene"
+            problem = f"{where}: the matrix is empty: it lists no {lacking}; the sample will fail"
+            fix = "give the file that holds the counts, or take the row out"
+            self.into.problems.append(
+                Problem(row.sheet, problem, fix, int(str(row.number)), "source", Severity.WARNING)
+            )
+            return
         if head.features is None:
             library.waits_for = "known when it is read"
         else:
@@ -306,8 +314,6 @@ class _DatasetLook:
 
     def _check_cells(self, library: Library, head: LibraryHead, where: str) -> None:
         """Whether the names of the cells tell several libraries apart, and which are this row's."""
-        if head.n_cells == 0 or head.n_features == 0:
-            raise library.row.error("source", f"{where}: the matrix is empty; give the file that holds the counts")
         patterns = split_patterns(library.row.barcodes)
         whole = head.barcodes is not None and len(head.barcodes) == head.n_cells
         is_listed = bool(library.row.cells) and self.columns.listed_only

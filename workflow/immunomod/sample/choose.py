@@ -89,7 +89,9 @@ def _holds_other_features(matrix: Matrix, files: LibraryFiles) -> bool:
         head = matrix.peek(files)
     except UserError:
         return False
-    return head.features is not None and not head.features["feature_type"].isin(["", GENE_EXPRESSION]).any()
+    if head.features is None or head.features.empty:
+        return False
+    return not head.features["feature_type"].isin(["", GENE_EXPRESSION]).any()
 
 
 def _refuse_damaged(files: Sequence[SniffedFile]) -> None:

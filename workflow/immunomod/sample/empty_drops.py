@@ -332,10 +332,12 @@ def compare_with_ambient(
     def lowest() -> int:
         return int((monte_carlo.n_lower == 0).sum())
 
-    if lowest():
-        needed = int(np.ceil(n_all / (fdr * (n_certain + lowest()))))
-        if n_iterations < needed <= _MOST_TIMES_ITERATIONS * n_iterations:
-            monte_carlo.draw(needed - n_iterations)
+    while n_lowest := lowest():
+        needed = int(np.ceil(n_all / (fdr * (n_certain + n_lowest))))
+        if not monte_carlo.n_draws < needed <= _MOST_TIMES_ITERATIONS * n_iterations:
+            break
+        # a draw may be less likely than one of these droplets: then the rest need a few more
+        monte_carlo.draw(needed - monte_carlo.n_draws)
     adjusted = benjamini_hochberg(monte_carlo.p_values, n_certain)
     limited = int(((monte_carlo.n_lower == 0) & (adjusted > fdr)).sum())
     return TestedDroplets(monte_carlo.p_values, adjusted, monte_carlo.n_draws, limited)

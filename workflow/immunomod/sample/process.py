@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -28,13 +29,13 @@ from immunomod.sample.doublets import (
     no_calls,
     partner_doublets,
 )
-from immunomod.sample.qc import METRICS, SHEET_LIMITS, Limit, cell_metrics, failed_filter, limits
+from immunomod.sample.qc import METRICS, Limit, cell_metrics, failed_filter, limits
 from immunomod.sample.scores import score_programs
 from immunomod.sample.settings import SampleSettings
 from immunomod.sample.species import REASONS as SPECIES_REASONS
 from immunomod.sample.species import SpeciesCalls, species_of_droplets
 from immunomod.sample.states import cell_states
-from immunomod.sample.summary import qc_row
+from immunomod.sample.summary import qc_row, sheet_value
 from immunomod.sample.sums import gene_set_sums, row_blocks
 from immunomod.sample.variable_genes import sample_variances
 
@@ -74,6 +75,7 @@ class Findings:
     doublets: JudgedCalls
     contamination: Contamination
     partners: JudgedPartners | None
+    n_genes: int
 
 
 def process_sample(
@@ -81,6 +83,7 @@ def process_sample(
     programs: ProgramSet | pd.DataFrame,
     settings: SampleSettings,
     exclusive: ExclusiveGenes | None = None,
+    own_limits: Mapping[str, float] | None = None,
 ) -> SampleResult:
     """Call cells, filter them, find doublets and leaked RNA, normalise, and score programmes in one sample.
 
@@ -94,6 +97,8 @@ def process_sample(
         Validated settings.
     exclusive
         Genes that only one kind of cell makes; the shipped ones where it is None.
+    own_limits
+        Limits that the sheet gives for this sample (:data:`immunomod.sample.qc.SHEET_LIMITS`), which win.
 
     Returns
     -------
@@ -117,7 +122,7 @@ def process_sample(
         matrix = matrix[looked_at]
     obs = counts.obs.iloc[looked_at].copy()
     symbols = counts.var["gene_symbol"].astype(str)
-    organism = _constant(counts.obs, "organism") or "human"
+    organism = sheet_value(counts.obs, "organism") or "human"
 
     hashtags = demultiplex(
         counts[looked_at], settings.demultiplexing, settings.seed, reason == "", settings.doublets.author_values
@@ -132,7 +137,7 @@ def process_sample(
 
     metrics = cell_metrics(matrix, symbols, organism)
     remaining = reason == ""
-    found = limits(metrics[remaining], settings.qc, _own_limits(obs))
+    found = limits(metrics[remaining], settings.qc, own_limits)
     reason[remaining] = failed_filter(metrics[remaining], found)
     cells = metrics.assign(doublet_score=np.nan, predicted_doublet=False, partner_doublet_score=np.nan, cell_kind="")
     cells.insert(0, "barcode", obs["barcode"].to_numpy())
@@ -170,7 +175,7 @@ def process_sample(
     matrix, corrected = _rows_of_both(matrix, corrected, passed)
     weights = _weights(programs, organism)
     filtered = _filtered(var, obs.iloc[left[passed]], matrix, corrected, cells.iloc[left[passed]], weights, settings)
-    findings = Findings(calls, species, hashtags, found, doublets, contamination, partners)
+    findings = Findings(calls, species, hashtags, found, doublets, contamination, partners, len(var))
     row = qc_row(obs, cells, total_droplets, findings, filtered.obs, settings)
     ranks = calls.rank_curve() if calls.applied else pd.DataFrame(columns=_RANK_COLUMNS)
     sample = row["sample"]
@@ -185,16 +190,6 @@ def _may_hold_cell(calls: CellCalls, species: SpeciesCalls | None) -> NDArray[np
         return np.ones(len(calls.total), dtype=bool)
     held: NDArray[np.bool_] = calls.is_cell | (calls.total > calls.lower)
     return held if species is None else held | (species.status != "")
-
-
-def _constant(obs: pd.DataFrame, column: str) -> str:
-    """A sheet column's value, empty where the sheet has no such column."""
-    return str(obs[column].iloc[0]) if column in obs and len(obs) else ""
-
-
-def _own_limits(obs: pd.DataFrame) -> dict[str, float]:
-    """Limits that the sheet gives for this sample."""
-    return {name: float(value) for name in SHEET_LIMITS if (value := _constant(obs, name))}
 
 
 def _weights(programs: ProgramSet | pd.DataFrame, organism: str) -> pd.DataFrame:

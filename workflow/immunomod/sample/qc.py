@@ -17,10 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from immunomod.sample.settings import QcSettings
+from immunomod.sample.settings import SHEET_LIMITS, QcSettings, Side
 from immunomod.sample.sums import gene_set_sums
 
-Side = Literal["lower", "upper"]
 #: Makes the median absolute deviation of normal values their standard deviation: 1 / the normal's upper quartile.
 MAD_SCALE = 1.4826
 #: Genes per fraction, by symbol. R's make.names turns ``MT-CO1`` into ``MT.CO1``. Ribosomal protein genes without the
@@ -38,17 +37,6 @@ GENE_PATTERNS = {
     },
 }
 METRICS = ("total_counts", "n_genes_by_counts", "pct_counts_mt", "pct_counts_ribo", "pct_counts_hb", "complexity")
-#: Columns of the sheet that set a limit for one sample: the metric and the side, and the filter's name.
-SHEET_LIMITS: dict[str, tuple[str, Side, str]] = {
-    "min_counts": ("total_counts", "lower", "low_counts"),
-    "max_counts": ("total_counts", "upper", "high_counts"),
-    "min_genes": ("n_genes_by_counts", "lower", "low_genes"),
-    "max_genes": ("n_genes_by_counts", "upper", "high_genes"),
-    "max_pct_mt": ("pct_counts_mt", "upper", "high_mt"),
-    "max_pct_ribo": ("pct_counts_ribo", "upper", "high_ribo"),
-    "max_pct_hb": ("pct_counts_hb", "upper", "high_hb"),
-    "min_complexity": ("complexity", "lower", "low_complexity"),
-}
 
 
 @dataclass(frozen=True)
@@ -145,7 +133,7 @@ def limits(metrics: pd.DataFrame, settings: QcSettings, fixed: Mapping[str, floa
 
 
 def _found_limits(metrics: pd.DataFrame, settings: QcSettings) -> list[Limit]:
-    few = len(metrics) < settings.min_cells_for_mad
+    few = len(metrics) < max(1, settings.min_cells_for_mad)
     found = []
     for metric, short in (("total_counts", "counts"), ("n_genes_by_counts", "genes")):
         floor = float(getattr(settings, f"min_{short}"))

@@ -108,10 +108,9 @@ def read_sample(
         join = join_cells_table(barcodes, cells_path, columns, _value(row, "cells_lane"), sample, named)
     kept, notes = _cells_to_keep(genes, join)
     counts = _assemble(row, barcodes, genes, others, join, kept)
-    if 0 in counts.shape:
-        raise UserError(f"{where}: the matrix is empty ({counts.n_obs} cells x {counts.n_vars} genes)")
     size = f"{counts.n_obs:,} cells x {counts.n_vars:,} genes"
-    said = [size, *(one for one in (*decisions, *notes) if one)]
+    empty = "the library is empty: its sample fails, and the rest goes on without it" if 0 in counts.shape else ""
+    said = [size, *(one for one in (empty, *decisions, *notes) if one)]
     return counts, _ledger(row, manifest, files, choice.genes.layout, served, said, cells_path, join)
 
 
@@ -178,7 +177,9 @@ def _assemble(
     names = barcodes[kept]
     obs = pd.DataFrame({"barcode": names.to_numpy(dtype=object)}, index=f"{row['sample']}:" + names)
     for column in row.index:
-        obs[str(column)] = pd.Categorical([_value(row, column)] * len(names))
+        # a library without cells keeps what the sheet says of it, as categories
+        everywhere = np.zeros(len(names), dtype=np.int8)
+        obs[str(column)] = pd.Categorical.from_codes(everywhere, categories=pd.Index([_value(row, column)]))
     if join is not None:
         for column in join.cells.columns:
             values = join.cells[column].to_numpy()[kept]

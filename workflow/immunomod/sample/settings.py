@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from immunomod.sections import read_values, require
+
+Side = Literal["lower", "upper"]
+#: Columns of the sheet that set a limit for one sample: the metric and the side, and the filter's name.
+SHEET_LIMITS: dict[str, tuple[str, Side, str]] = {
+    "min_counts": ("total_counts", "lower", "low_counts"),
+    "max_counts": ("total_counts", "upper", "high_counts"),
+    "min_genes": ("n_genes_by_counts", "lower", "low_genes"),
+    "max_genes": ("n_genes_by_counts", "upper", "high_genes"),
+    "max_pct_mt": ("pct_counts_mt", "upper", "high_mt"),
+    "max_pct_ribo": ("pct_counts_ribo", "upper", "high_ribo"),
+    "max_pct_hb": ("pct_counts_hb", "upper", "high_hb"),
+    "min_complexity": ("complexity", "lower", "low_complexity"),
+}
 
 
 @dataclass(frozen=True)

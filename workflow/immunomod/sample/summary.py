@@ -52,7 +52,7 @@ def qc_row(
     """
     kept = cells[cells["kept"]]
     removed = cells["reason"].value_counts()
-    row: dict[str, Any] = {name: _constant(obs, name) for name in ("sample", "dataset")}
+    row: dict[str, Any] = {name: sheet_value(obs, name) for name in ("sample", "dataset")}
     row["cells_before"] = n_droplets
     row |= {f"cells_{name}": int(removed.get(name, 0)) for name in FILTERS}
     row["cells_empty_droplet"] += n_droplets - len(cells)
@@ -91,22 +91,25 @@ def qc_row(
         **species_columns(found.species),
         **state_columns(kept_obs),
     }
-    judged = verdict(cells, found, settings)
+    judged = verdict(cells, found, settings, n_droplets)
     return row | {"verdict": judged.verdict, "reason": judged.reason}
 
 
-def verdict(cells: pd.DataFrame, found: Findings, settings: SampleSettings) -> Verdict:
+def verdict(cells: pd.DataFrame, found: Findings, settings: SampleSettings, n_droplets: int) -> Verdict:
     """Judge a sample.
 
     It fails with fewer than ``qc.min_cells`` cells or more ambient RNA than ``ambient.max_fraction``, and warns where
-    what is left is little or looks wrong. Notes without consequence follow the reasons.
+    what is left is little or looks wrong. Notes without consequence follow the reasons. ``n_droplets`` are all barcodes
+    with a count, of which ``cells`` leaves out those that hold next to nothing.
     """
     n_cells = int((~cells["reason"].isin(NOT_OF_THE_SAMPLE)).sum())
     kept = cells[cells["kept"]]
     notes = _notes(cells, found, settings)
     failures, warnings = [], []
     if len(kept) < settings.qc.min_cells:
-        failures.append("no cell passes" if kept.empty else f"only {_cells(len(kept))} (qc.min_cells)")
+        failures.append(
+            _why_none(cells, found, n_droplets) if kept.empty else f"only {_cells(len(kept))} (qc.min_cells)"
+        )
     elif len(kept) < _FEW_CELLS:
         warnings.append(f"only {_cells(len(kept))}")
     ambient, partner = found.contamination.ambient_fraction, found.contamination.partner_fraction
@@ -127,6 +130,17 @@ def verdict(cells: pd.DataFrame, found: Findings, settings: SampleSettings) -> V
     return Verdict(level, "; ".join([*failures, *warnings, *notes]))  # type: ignore[arg-type]
 
 
+def _why_none(cells: pd.DataFrame, found: Findings, n_droplets: int) -> str:
+    """Why a sample has no cell: what its library lacks, or where its droplets went."""
+    if found.n_genes == 0:
+        return "the library is empty: its matrix lists no gene"
+    if n_droplets == 0:
+        return "the library is empty: no barcode has a count"
+    removed = cells["reason"].value_counts().to_dict()
+    removed["empty_droplet"] = removed.get("empty_droplet", 0) + n_droplets - len(cells)
+    return "no cell passes: " + ", ".join(f"{removed[name]:,} {name}" for name in FILTERS if removed.get(name))
+
+
 def _notes(cells: pd.DataFrame, found: Findings, settings: SampleSettings) -> list[str]:
     """What went otherwise than usual, without consequence for the verdict."""
     notes = []
@@ -139,11 +153,11 @@ def _notes(cells: pd.DataFrame, found: Findings, settings: SampleSettings) -> li
     judged = cells[~cells["reason"].isin(NOT_OF_THE_SAMPLE)]
     if len(judged) and judged["pct_counts_mt"].isna().all():
         notes.append("no mitochondrial gene in the matrix: no limit on their share")
-    if len(judged) and found.limits[0].origin == "fixed":
+    if len(judged) and any(limit.origin == "fixed" for limit in found.limits):
         notes.append(f"fewer than {settings.qc.min_cells_for_mad} cells: fixed limits")
     if own := [limit.filter for limit in found.limits if limit.origin == "sheet"]:
         notes.append(f"limits of the sheet: {', '.join(own)}")
-    if found.contamination.note and settings.ambient.method != "none":
+    if cells["kept"].any() and found.contamination.note and settings.ambient.method != "none":
         notes.append(found.contamination.note)
     return notes
 
@@ -152,8 +166,15 @@ def _cells(number: int) -> str:
     return f"{number} cell{' passes' if number == 1 else 's pass'}"
 
 
-def _constant(obs: pd.DataFrame, column: str) -> str:
-    return str(obs[column].iloc[0]) if column in obs and len(obs) else ""
+def sheet_value(obs: pd.DataFrame, column: str) -> str:
+    """A sheet column's value, empty where the sheet has no such column; a library without cells has it as category."""
+    if column not in obs:
+        return ""
+    if len(obs):
+        return str(obs[column].iloc[0])
+    kind = obs[column].dtype
+    known = list(kind.categories) if isinstance(kind, pd.CategoricalDtype) else []
+    return str(known[0]) if len(known) == 1 else ""
 
 
 def _median(values: pd.Series) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -80,7 +82,7 @@ def gene_sums(counts: sparse.csr_matrix, cells: NDArray[np.bool_]) -> NDArray[np
 
 def _exact_type(block: sparse.csr_matrix, n_terms: int) -> np.dtype[np.generic]:
     """The block's own type where a sum of so many of its values fits into it, else a wider one."""
-    kind = block.dtype
+    kind: np.dtype[Any] = block.dtype
     if kind.kind in "iu" and int(block.data.max(initial=0)) * n_terms <= np.iinfo(kind).max:
         return kind
     return np.dtype(np.float64)

@@ -57,13 +57,14 @@ class Diagnosis:
     """What values that are not counts are.
 
     ``words`` says it; ``remedy`` is a sentence on the way back, or empty. Only values that are ``fractions_of_counts``
-    may be rounded; ``gaps`` means that some are missing or infinite.
+    may be rounded; ``gaps`` means that some are missing or infinite, ``nothing`` that none is above 0.
     """
 
     words: str
     remedy: str = ""
     fractions_of_counts: bool = False
     gaps: bool = False
+    nothing: bool = False
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from immunomod.errors import UserError
 from immunomod.sample.readers.dense_columns import (
@@ -27,7 +28,7 @@ from immunomod.sample.readers.dense_columns import (
     names_genes,
     plan_columns,
 )
-from immunomod.sample.readers.dense_head import TableHead, read_head
+from immunomod.sample.readers.dense_head import TableHead, read_head, read_lone_header
 from immunomod.sample.readers.features import feature_columns, looks_like_barcodes
 from immunomod.sample.readers.library import Layout, LibraryCounts, LibraryFiles, LibraryHead
 from immunomod.sample.readers.sniff import Kind, SniffedFile, reading
@@ -147,6 +148,22 @@ def with_types(features: pd.DataFrame, barcodes: pd.Index, file_name: str) -> tu
     return features.assign(feature_type=np.where(by_name, ANTIBODY, "Gene Expression")), note
 
 
+def _without_rows(matrix: SniffedFile) -> LibraryCounts | None:
+    """A table that is a header alone, of genes or of barcodes: a library without cells, or without genes."""
+    header = read_lone_header(matrix.path)
+    names = pd.Series(header or [], dtype=object)
+    of_cells = looks_like_barcodes(names)
+    if not of_cells and not names_genes(names):
+        return None
+    nothing = pd.Series([], dtype=object)
+    features, barcodes = (nothing, names) if of_cells else (names, nothing)
+    counts = sparse.csr_matrix((len(barcodes), len(features)), dtype=np.int32)
+    said = f"a dense table that is a header of {len(names):,} {'cells' if of_cells else 'genes'} without rows"
+    return LibraryCounts(
+        counts, pd.Index(barcodes), feature_columns(pd.DataFrame({0: features})), {matrix: "matrix"}, [said]
+    )
+
+
 def _head_of(matrix: SniffedFile) -> TableHead:
     if matrix.damage:
         raise UserError(matrix.damage)
@@ -176,6 +193,8 @@ def read_dense(matrix: SniffedFile, files: LibraryFiles) -> LibraryCounts:
     from immunomod.sample.readers.dense_parse import parse_table
 
     with reading(matrix.path):
+        if (empty := _without_rows(matrix)) is not None:
+            return empty
         head = _head_of(matrix)
         plan, _ = plan_of(head, files, str(matrix.path))
         table = parse_table(matrix.path, _parse_plan(head, plan))
@@ -187,6 +206,9 @@ def peek_dense(matrix: SniffedFile, files: LibraryFiles) -> LibraryHead:
     from immunomod.sample.readers.dense_parse import names_of
 
     with reading(matrix.path):
+        if (empty := _without_rows(matrix)) is not None:
+            sizes = len(empty.barcodes), len(empty.features)
+            return LibraryHead(*sizes, empty.features, empty.barcodes, empty.used, empty.decisions)
         head = _head_of(matrix)
         plan, _ = plan_of(head, files, str(matrix.path))
         whole = matrix.path.stat().st_size <= PEEK_BYTES
@@ -232,20 +254,22 @@ def _recognise(files: LibraryFiles) -> Sequence[SniffedFile]:
     Where there is none, what might have been one is claimed, so that reading it says what is wrong.
     """
     for candidates in (files.own, files.shared):
-        tables, faulty = [], []
+        tables, faulty, lone = [], [], []
         for file in candidates:
             if file.kind is not Kind.TABLE or file.damage:
                 continue
             try:
                 with reading(file.path):
                     head = read_head(file.path)
+                    if head is None and _without_rows(file) is not None:
+                        lone.append(file)
             except UserError:
                 faulty.append(file)
                 continue
             if head is not None:
                 tables.append((file, head))
         found = [file for file, head in tables if is_matrix(head)]
-        if found := found or [file for file, head in tables if is_one_sample(head)] or faulty:
+        if found := found or [file for file, head in tables if is_one_sample(head)] or faulty or lone:
             return found
     return []
 

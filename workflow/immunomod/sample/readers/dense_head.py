@@ -181,6 +181,15 @@ def read_head(path: Path) -> TableHead | None:
     return head_of_rows(rows, delimiter, comment, str(path), n_comments=top)
 
 
+def read_lone_header(path: Path) -> list[str] | None:
+    """Names in the only line of a table without rows; None where the file holds more, or no names."""
+    lines = [line for line in _first_lines(path, _HEAD_LINES) if line.strip() and not line.startswith(("#", "%"))]
+    if len(lines) != 1:
+        return None
+    names = [name.strip() for name in split_line(lines[0], _delimiter(lines))]
+    return names[1:] if len(names) > 2 and not any(map(is_number, names)) else None
+
+
 def head_of_rows(
     rows: Sequence[tuple[int, list[str]]], delimiter: str, comment: Sequence[str], where: str, n_comments: int = 0
 ) -> TableHead | None:

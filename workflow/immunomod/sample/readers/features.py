@@ -107,7 +107,7 @@ def feature_columns(table: pd.DataFrame) -> pd.DataFrame:
     Columns ``gene_id``, ``gene_symbol``, ``feature_type``, in the order of ``table``; empty where unknown.
     """
     columns = [table.iloc[:, i].astype(str) for i in range(table.shape[1])]
-    types = [column for column in columns if column.isin(FEATURE_TYPES).all()]
+    types = [column for column in columns if len(column) and column.isin(FEATURE_TYPES).all()]
     others = [column for column in columns if not any(column is one for one in types)]
     share = [float(is_ensembl(column).mean()) for column in others]
     empty = pd.Series("", index=table.index)
@@ -219,16 +219,24 @@ def gene_counts(matrix: sparse.csr_matrix, features: pd.DataFrame, where: str, o
     Raises
     ------
     UserError
-        Where no gene is left, where the matrix is of another species than ``organism`` or mixes several and
-        ``organism`` is not given, and where ids and symbols do not belong together. A matrix without cells raises what
-        its features alone tell.
+        Where there are features and none is a gene, where the matrix is of another species than ``organism`` or mixes
+        several and ``organism`` is not given, and where ids and symbols do not belong together. A matrix without cells
+        raises what its features alone tell.
     """
+    if features.empty:
+        nameless = pd.DataFrame(
+            columns=["gene_id", "gene_symbol", "gene_symbol_given"], index=pd.Index([], dtype=object), dtype=object
+        )
+        return GeneCounts(sparse.csr_matrix(matrix.shape, dtype=np.int32), nameless, ["no feature is listed"], {}, None)
     table, decisions = _cleaned(features)
     kinds = _kinds(table)
     is_gene = kinds == ""
     decisions += _said_of_kinds(kinds, table["feature_type"].to_numpy())
     if not is_gene.any():
-        raise UserError(f"{where}: holds no gene expression ({decisions[-1] if decisions else 'no feature'})")
+        raise UserError(
+            f"{where}: holds no gene expression ({decisions[-1]}); point source at the matrix of genes, and name "
+            "this one beside it, behind a comma"
+        )
     species = np.where(is_gene, _row_species(table, is_gene), "")
     own = _own_genes(species, is_gene, organism, where)
     spoken = organism if organism in ORGANISMS else _only_species(table[own], species[own])

@@ -73,7 +73,8 @@ def choose(places: Sequence[Place], judge: Callable[[Place], bool], where: str, 
     """The first place that ``judge`` says holds counts; a later one only if it holds counts of more features.
 
     Where none does, the first that holds fractions of counts is taken, or else one with missing values: whether those
-    may be rounded is decided, and these are named by gene and cell, where counts are checked.
+    may be rounded is decided, and these are named by gene and cell, where counts are checked. Where all are empty, as
+    in a library that failed, the first is taken.
 
     Raises
     ------
@@ -99,10 +100,13 @@ def choose(places: Sequence[Place], judge: Callable[[Place], bool], where: str, 
         if one.fractions_of_counts or one.gaps:
             others = [f"passed over {other.name}: {its.words}" for other, its in refused if other is not place]
             return Choice(place, [f"taken from {place.name}: {one.words}", *others])
+    if refused and all(one.nothing for _, one in refused):
+        place, one = refused[0]
+        return Choice(place, [f"taken from {place.name}: {one.words}"])
     found = "; ".join(f"{place.name} ({one.words})" for place, one in refused) or "the file"
     raise UserError(f"{where}: no raw counts in {found}; {advice}")
 
 
 def _diagnosis(place: Place) -> Diagnosis:
     sample = place.sample()
-    return diagnose(sample) if sample.data.any() else Diagnosis("its first cells hold no value above 0")
+    return diagnose(sample) if sample.data.any() else Diagnosis("its first cells hold no value above 0", nothing=True)

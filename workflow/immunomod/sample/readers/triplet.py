@@ -61,6 +61,8 @@ class _Companion:
 
     @cached_property
     def table(self) -> pd.DataFrame:
+        if self.file.kind is Kind.EMPTY:
+            return pd.DataFrame({0: pd.Series(dtype=object)})
         return _without_row_numbers(read_columns(self.file.path, self.file.lines))
 
     def values(self, length: int) -> tuple[pd.DataFrame, list[str]]:
@@ -123,6 +125,10 @@ def _role(file: SniffedFile, head: pd.DataFrame) -> Role | None:
         return "barcodes"
     if any(looks_like_genes(column) for column in columns):
         return "features"
+    return _role_by_name(file)
+
+
+def _role_by_name(file: SniffedFile) -> Role | None:
     if re.search(r"barcode|cells?[._]", file.name, re.IGNORECASE):
         return "barcodes"
     return "features" if re.search(r"gene|feature", file.name, re.IGNORECASE) else None
@@ -131,12 +137,16 @@ def _role(file: SniffedFile, head: pd.DataFrame) -> Role | None:
 def _companions(matrix: SniffedFile, files: LibraryFiles) -> list[_Companion]:
     """Tables that may go with a matrix, by their first rows alone."""
     found = []
+    header = _header(matrix)
+    lacks_a_dimension = 0 in (header.rows, header.columns)
     for file in (*files.own, *files.shared):
         own = file in files.own
         if file.kind not in (Kind.TABLE, Kind.EMPTY) or file.path == matrix.path:
             continue
         if file.damage and own:
             raise UserError(file.damage)
+        if file.kind is Kind.EMPTY and lacks_a_dimension and (role := _role_by_name(file)) is not None:
+            found.append(_Companion(file, role, own))
         if file.damage or file.kind is Kind.EMPTY:
             continue
         lines = file.lines[:_HEAD_ROWS]
@@ -334,6 +344,8 @@ def _tell_square(triplet: _Triplet, counts: sparse.csr_matrix, features: pd.Data
     symbols = features["gene_symbol"].str.replace(r"^(GRCh38|hg19|GRCm39|mm10)_+", "", regex=True)
     rows = _rank_z(symbols, np.asarray(counts.sum(axis=0)).ravel())
     columns = _rank_z(symbols, np.asarray(counts.sum(axis=1)).ravel())
+    if counts.nnz == 0 or counts.shape == (1, 1):
+        return counts  # the same either way
     if max(rows, columns) < _MIN_RANK_Z or abs(rows - columns) < _MIN_RANK_LEAD:
         raise UserError(
             f"{triplet.matrix.path}: has as many rows as columns ({triplet.header.rows:,}), and its counts do not tell "
