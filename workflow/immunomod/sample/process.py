@@ -270,8 +270,14 @@ def _partner_doublets(
         return None
     msc = symbols.isin(groups.get("MSC", set())).to_numpy()
     immune = symbols.isin(set().union(*(genes for name, genes in groups.items() if name != "MSC"))).to_numpy()
+    # What leaks is about the same in every droplet: the cells' own background says it better than a share would.
     found = partner_doublets(
-        matrix, msc, immune, compartment, contamination.leaked_exclusive, max_fdr=settings.doublets.partner_max_fdr
+        matrix,
+        msc,
+        immune,
+        compartment,
+        max_fdr=settings.doublets.partner_max_fdr,
+        min_score=settings.doublets.partner_min_score,
     )
     return judge_partner_doublets(found, rate, settings.doublets)
 

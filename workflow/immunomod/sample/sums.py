@@ -7,7 +7,6 @@ cells either is a third of a gigabyte. Here a block keeps its type wherever no s
 from __future__ import annotations
 
 from collections.abc import Iterator
-
 from typing import Any
 
 import numpy as np
