@@ -18,6 +18,7 @@ with rule_job(snakemake):
         load_programs(params.programs),
         SampleSettings.from_config(params.sections, params.seed),
         load_exclusive_genes(Path(params.markers)),
+        snakemake.input.get("background") or None,
     )
     write_h5ad(result.filtered, snakemake.output.filtered)
     for name in ("cells", "qc", "ambient", "ranks"):

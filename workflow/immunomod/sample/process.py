@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from immunomod.exclusive import COMPARTMENT_OF, ExclusiveGenes, load_exclusive_g
 from immunomod.programs import ORGANISMS, ProgramSet
 from immunomod.sample.ambient import REGISTRY as AMBIENT_METHODS
 from immunomod.sample.ambient import AmbientInput, Contamination
+from immunomod.sample.ambient.cellbender import read_background
 from immunomod.sample.cell_calling import CellCalls, call_cells
 from immunomod.sample.demultiplex.calls import SINGLET
 from immunomod.sample.demultiplex.cells import Demultiplexed, demultiplex
@@ -51,8 +53,8 @@ class SampleResult:
 
     ``filtered``: cells that passed (``filtered.h5ad``). ``cells``: every droplet that may hold a cell, with its
     metrics, ``kept`` and ``reason`` (``cells.tsv.gz``). ``qc``: one row (``qc.tsv``). ``ambient``: contamination of
-    each kind of cell (``ambient.tsv``). ``ranks``: droplets by their counts (``barcode_ranks.tsv``), empty for a matrix of
-    cells alone.
+    each kind of cell (``ambient.tsv``). ``ranks``: droplets by their counts (``barcode_ranks.tsv``), empty for a matrix
+    of cells alone.
     """
 
     filtered: AnnData
@@ -80,6 +82,7 @@ def process_sample(
     programs: ProgramSet | pd.DataFrame,
     settings: SampleSettings,
     exclusive: ExclusiveGenes | None = None,
+    background: str | Path | None = None,
 ) -> SampleResult:
     """Call cells, filter them, find doublets and leaked RNA, normalise, and score programmes in one sample.
 
@@ -93,6 +96,8 @@ def process_sample(
         Validated settings.
     exclusive
         Genes that only one kind of cell makes; the shipped ones where it is None.
+    background
+        What :func:`immunomod.sample.ambient.cellbender.remove_background` wrote, for the method that reads it.
 
     Returns
     -------
@@ -151,6 +156,7 @@ def process_sample(
             ~cells["predicted_doublet"].to_numpy()[left],
             calls.ambient_counts if calls.applied else None,
             groups,
+            None if background is None else read_background(background, obs.index[left], counts.var_names),
         )
     )
     cells.loc[left, "cell_kind"] = contamination.group

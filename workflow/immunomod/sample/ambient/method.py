@@ -18,6 +18,25 @@ GROUP_COLUMNS = [
 
 
 @dataclass(frozen=True)
+class Background:
+    """What a rule of its own left of a library's counts, for the cells that are looked at.
+
+    Attributes
+    ----------
+    counts
+        Cells x genes without background, float32; None where the rule could not do it.
+    is_cell
+        (cells,) whether the rule, too, takes the droplet for a cell.
+    note
+        In words, why there are no counts.
+    """
+
+    counts: sparse.csr_matrix | None
+    is_cell: NDArray[np.bool_]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class AmbientInput:
     """One library after its cells are called.
 
@@ -33,6 +52,8 @@ class AmbientInput:
         Per gene, counts over droplets without a cell; None where the library holds none.
     exclusive
         Sets of exclusive genes, by group.
+    background
+        What a rule of its own left of the counts, for the methods that have one.
     """
 
     counts: sparse.csr_matrix
@@ -40,6 +61,7 @@ class AmbientInput:
     singlet: NDArray[np.bool_]
     empty_counts: NDArray[np.int64] | None
     exclusive: Mapping[str, set[str]]
+    background: Background | None = None
 
 
 @dataclass(frozen=True)

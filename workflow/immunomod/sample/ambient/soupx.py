@@ -26,13 +26,21 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from immunomod.exclusive import COMPARTMENT_OF, LEUKOCYTE, PARTNER, fraction_error, mixture_weights, robust_fraction
-from immunomod.sample.ambient.groups import cell_groups
-from immunomod.sample.ambient.method import GROUP_COLUMNS, AmbientInput, Contamination
+from immunomod.exclusive import COMPARTMENT_OF, fraction_error, mixture_weights, robust_fraction
+from immunomod.sample.ambient.kinds import (
+    MIN_GENES,
+    NO_KIND,
+    Kinds,
+    empty_table,
+    exclusive_to,
+    find_kinds,
+    leaked_exclusive,
+    over_cells,
+    partner_part,
+)
+from immunomod.sample.ambient.method import AmbientInput, Contamination
 
 Floats = NDArray[np.float64]
-MIN_CELLS = 10
-MIN_GENES = 3
 #: Counts of a gene that 10% of contamination must bring for the gene to be looked at, and of all genes together.
 MIN_EXPECTED, MIN_TOTAL_EXPECTED = 0.5, 20.0
 ROUNDS = 4
@@ -51,61 +59,32 @@ class _Leak:
 
 def estimate(data: AmbientInput) -> Contamination:
     """Estimate contamination, and the counts without it."""
-    group = cell_groups(data.counts, data.symbols, data.exclusive)
-    known = [kind for kind in COMPARTMENT_OF if ((group == kind) & data.singlet).sum() >= MIN_CELLS]
-    group[~np.isin(group, known)] = ""
-    table = _empty_table(known, group, data.counts)
+    kinds = find_kinds(data)
+    table = empty_table(kinds, data.counts)
+    known, sums = kinds.known, kinds.sums
     if not known:
-        return Contamination(group, table, note="contamination not estimated: no kind of cell is told by its genes")
-    sums = np.array([_sum(data.counts, (group == kind) & data.singlet) for kind in known])
-    cells = np.array([int(((group == kind) & data.singlet).sum()) for kind in known])
-    genes = {name: data.symbols.isin(list(symbols)).to_numpy() for name, symbols in data.exclusive.items()}
+        return Contamination(kinds.group, table, note=NO_KIND)
     from_empty = data.empty_counts is not None and data.empty_counts.sum() >= MIN_EMPTY_COUNTS
     if from_empty:
         assert data.empty_counts is not None
-        found = _by_soup(known, sums, data.empty_counts.astype(np.float64), genes)
+        found = _by_soup(kinds, data.empty_counts.astype(np.float64))
     else:
-        found = _by_sources(known, sums, cells, genes)
+        found = _by_sources(known, sums, kinds.n_singlets, kinds.genes)
     for row, kind in enumerate(known):
         for name, value in found[kind].items():
             if name in table:
                 table.loc[row, name] = value
+    partner_profiles = np.array([found[kind]["partner_profile"] for kind in known])
     return Contamination(
-        group=group,
+        group=kinds.group,
         table=table,
-        **_over_cells(table, "ambient_fraction"),
-        **_over_cells(table, "partner_fraction"),
-        corrected=_corrected(data.counts, group, known, sums, found),
+        **over_cells(table, "ambient_fraction"),
+        **over_cells(table, "partner_fraction"),
+        corrected=_corrected(data.counts, kinds.group, known, sums, found),
         profile_from="empty droplets" if from_empty else "cells",
         note=_note(table),
-        leaked_exclusive={
-            compartment: share
-            for compartment, partner in PARTNER.items()
-            if (share := _leaked_exclusive(known, sums, found, genes, compartment, partner)) is not None
-        },
+        leaked_exclusive=leaked_exclusive(kinds, sums.sum(axis=1, keepdims=True) * partner_profiles),
     )
-
-
-def _empty_table(known: list[str], group: NDArray[np.object_], counts: sparse.csr_matrix) -> pd.DataFrame:
-    total = np.asarray(counts.sum(axis=1)).ravel()
-    table = pd.DataFrame(
-        {
-            "group": known,
-            "compartment": [COMPARTMENT_OF[kind] for kind in known],
-            "n_cells": [int((group == kind).sum()) for kind in known],
-            "counts": [int(total[group == kind].sum()) for kind in known],
-        }
-    )
-    return table.reindex(columns=GROUP_COLUMNS).assign(n_exclusive_genes=0)
-
-
-def _sum(counts: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> Floats:
-    return np.asarray(chosen.astype(np.float64) @ counts, dtype=np.float64).ravel()
-
-
-def _exclusive_to(sources: list[str], genes: dict[str, NDArray[np.bool_]], with_leukocyte: bool) -> NDArray[np.bool_]:
-    names = [*sources, *([LEUKOCYTE] if with_leukocyte else [])]
-    return np.asarray(np.any([genes[name] for name in names if name in genes], axis=0))
 
 
 def _leak(target: Floats, sources: Floats, exclusive: NDArray[np.bool_]) -> _Leak | None:
@@ -144,7 +123,7 @@ def _by_sources(
             partners = [other for other in range(len(known)) if compartment[other] != compartment[row]]
             if partners:
                 names = [known[other] for other in partners]
-                exclusive = _exclusive_to(names, genes, with_leukocyte=kind == "MSC")
+                exclusive = exclusive_to(names, genes, with_leukocyte=kind == "MSC")
                 leaks[row, "partner"] = _leak(sums[row], cleared[partners], exclusive)
             for other in range(len(known)):
                 if other != row and compartment[other] == compartment[row]:
@@ -211,18 +190,17 @@ def _hidden_molecules(
     return in_partner * min(1.0, float(np.average(among, weights=cells[partners])) / (seen_share * back))
 
 
-def _by_soup(
-    known: list[str], sums: Floats, soup: Floats, genes: dict[str, NDArray[np.bool_]]
-) -> dict[str, dict[str, Any]]:
+def _by_soup(kinds: Kinds, soup: Floats) -> dict[str, dict[str, Any]]:
     """Contamination with the profile of empty droplets."""
     profile = soup / soup.sum()
     found: dict[str, dict[str, Any]] = {}
-    partner_part = _partner_part(known, sums, soup, genes)
+    known, sums, genes = kinds.known, kinds.sums, kinds.genes
+    from_partner = partner_part(kinds, soup)
     for row, kind in enumerate(known):
         foreign = [other for other in COMPARTMENT_OF if other != kind]
-        exclusive = _exclusive_to(foreign, genes, with_leukocyte=kind == "MSC")
+        exclusive = exclusive_to(foreign, genes, with_leukocyte=kind == "MSC")
         leak = _leak(sums[row], soup[None, :], exclusive)
-        part = partner_part[COMPARTMENT_OF[kind]]
+        part = from_partner[COMPARTMENT_OF[kind]]
         fraction, error = (leak.fraction, leak.error) if leak is not None else (np.nan, np.nan)
         share = float(part.sum())
         found[kind] = {
@@ -235,48 +213,6 @@ def _by_soup(
             "n_exclusive_genes": leak.n_genes if leak is not None else 0,
         }
     return found
-
-
-def _partner_part(
-    known: list[str], sums: Floats, soup: Floats, genes: dict[str, NDArray[np.bool_]]
-) -> dict[str, Floats]:
-    """Compartment -> the part of the soup's profile that is its partner's RNA (sums to that share of the soup).
-
-    The soup is a mixture of the library's kinds of cell; its exclusive genes give their weights.
-    """
-    total = soup.sum()
-    chosen = _exclusive_to(list(COMPARTMENT_OF), genes, with_leukocyte=True)
-    profiles = sums / sums.sum(axis=1, keepdims=True)
-    used = np.flatnonzero(chosen & (total * profiles.mean(axis=0) >= 1))
-    shares = sums.sum(axis=1) / sums.sum()
-    if len(used) < MIN_GENES or len(known) < 2:
-        weights = shares
-    else:
-        weights = mixture_weights(soup[used], total * profiles[:, used], np.zeros(len(used)), shares)
-        weights = weights / weights.sum() if weights.sum() > 0 else shares
-    parts = weights[:, None] * profiles
-    mixed = parts.sum(axis=0)
-    result = {}
-    for compartment, partner in PARTNER.items():
-        rows = [row for row, kind in enumerate(known) if COMPARTMENT_OF[kind] == partner]
-        of_partner = parts[rows].sum(axis=0)
-        share = np.divide(of_partner, mixed, out=np.zeros_like(mixed), where=mixed > 0)
-        result[compartment] = soup / total * share
-    return result
-
-
-def _over_cells(table: pd.DataFrame, name: str) -> dict[str, float]:
-    """Mean of a fraction over kinds, by their counts, and its standard error."""
-    told = table[table[name].notna()]
-    if told.empty:
-        return {name: np.nan, f"{name}_se": np.nan}
-    weight = told["counts"].to_numpy(dtype=np.float64)
-    weight = weight / weight.sum()
-    error = np.nan_to_num(told[f"{name}_se"].to_numpy(dtype=np.float64))
-    return {
-        name: float(weight @ told[name].to_numpy(dtype=np.float64)),
-        f"{name}_se": float(np.sqrt((weight**2) @ error**2)),
-    }
 
 
 def _corrected(
@@ -301,25 +237,6 @@ def _corrected(
     corrected = sparse.csr_matrix((data, counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
     corrected.eliminate_zeros()
     return corrected
-
-
-def _leaked_exclusive(
-    known: list[str],
-    sums: Floats,
-    found: dict[str, dict[str, Any]],
-    genes: dict[str, NDArray[np.bool_]],
-    compartment: str,
-    partner: str,
-) -> float | None:
-    """Share of a compartment's molecules that leaked from its partner and are exclusive to it; None without partner."""
-    rows = [row for row, kind in enumerate(known) if COMPARTMENT_OF[kind] == compartment]
-    sources = [kind for kind in known if COMPARTMENT_OF[kind] == partner]
-    if not rows or not sources:
-        return None
-    chosen = _exclusive_to(sources, genes, with_leukocyte=partner == "immune")
-    total = sums[rows].sum()
-    leaked = sum(sums[row].sum() * np.asarray(found[known[row]]["partner_profile"])[chosen].sum() for row in rows)
-    return float(leaked / total)
 
 
 def _note(table: pd.DataFrame) -> str:
