@@ -5,7 +5,9 @@ SoupX assumes one soup. Here what leaked is told apart by where it came from, be
 matters and RNA of one's own kind does not:
 
 *With empty droplets* their counts are the profile of the soup, own and partner's parts together. The share of it in a
-kind of cell follows from the exclusive genes of all other kinds.
+kind of cell follows from the exclusive genes of all other kinds. Cells that stick together or burst in a droplet leak
+more of the partner than the soup holds: where the exclusive genes of other kinds of its own compartment explain less of
+a kind's contamination than the partner's do, the rest is the partner's own profile.
 
 *Without them* each source (MSC; T and NK, B, myeloid cells) leaks its own profile, taken from its cells in the library
 and cleared in turn of what leaked into them. A kind's RNA in its own cells cannot be seen. As many molecules of it are
@@ -18,7 +20,7 @@ from its cells in proportion to their counts of it, so sums are right and zeros 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from immunomod.exclusive import COMPARTMENT_OF, fraction_error, mixture_weights, robust_fraction
+from immunomod.exclusive import COMPARTMENT_OF, PARTNER, fraction_error, mixture_weights, robust_fraction
 from immunomod.sample.ambient.kinds import (
     MIN_GENES,
     NO_KIND,
@@ -45,6 +47,8 @@ Floats = NDArray[np.float64]
 MIN_EXPECTED, MIN_TOTAL_EXPECTED = 0.5, 20.0
 ROUNDS = 4
 MIN_EMPTY_COUNTS = 2000
+#: Leakage beyond the soup is believed where it is so many of its standard errors.
+_CLEARLY = 3.0
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,13 @@ def estimate(data: AmbientInput) -> Contamination:
     )
 
 
-def _leak(target: Floats, sources: Floats, exclusive: NDArray[np.bool_]) -> _Leak | None:
-    """What leaked into a kind from some others (sources x genes); None where too little tells."""
+def _leak(
+    target: Floats, sources: Floats, exclusive: NDArray[np.bool_], explained: Floats | None = None
+) -> _Leak | None:
+    """What leaked into a kind from some others (sources x genes), beyond the counts that are ``explained`` (genes,).
+
+    None where too little tells.
+    """
     total, mass = target.sum(), sources.sum()
     if total == 0 or mass == 0:
         return None
@@ -96,9 +105,9 @@ def _leak(target: Floats, sources: Floats, exclusive: NDArray[np.bool_]) -> _Lea
     used = np.flatnonzero(exclusive & (0.1 * total * partner >= MIN_EXPECTED))
     if len(used) < MIN_GENES or 0.1 * total * partner[used].sum() < MIN_TOTAL_EXPECTED:
         return None
-    own = np.zeros(len(used))
+    own = np.zeros(len(used)) if explained is None else explained[used]
     fraction, kept = robust_fraction(target[used], total * partner[used], own)
-    profiles = sources / sources.sum(axis=1, keepdims=True)
+    profiles = sources / np.maximum(sources.sum(axis=1, keepdims=True), 1.0)
     profile = fraction * partner
     if len(sources) > 1 and fraction > 0 and kept.sum() >= 5 * len(sources):
         shares = sources.sum(axis=1) / mass
@@ -191,28 +200,105 @@ def _hidden_molecules(
 
 
 def _by_soup(kinds: Kinds, soup: Floats) -> dict[str, dict[str, Any]]:
-    """Contamination with the profile of empty droplets."""
+    """Contamination with the profile of empty droplets; see the module's docstring."""
+    known, sums = kinds.known, kinds.sums
     profile = soup / soup.sum()
-    found: dict[str, dict[str, Any]] = {}
-    known, sums, genes = kinds.known, kinds.sums, kinds.genes
+    total = sums.sum(axis=1)
+    by_all = [_leak(sums[row], soup[None, :], _foreign_to(kind, kinds)) for row, kind in enumerate(known)]
+    soups: list[_Leak | None] = by_all
+    extras: list[_Leak | None] = []
     from_partner = partner_part(kinds, soup)
-    for row, kind in enumerate(known):
-        foreign = [other for other in COMPARTMENT_OF if other != kind]
-        exclusive = exclusive_to(foreign, genes, with_leukocyte=kind == "MSC")
-        leak = _leak(sums[row], soup[None, :], exclusive)
+    cleared = sums
+    for _ in range(ROUNDS):
+        soups, extras = _beyond_soup(kinds, soup, by_all, cleared)
+        profiles = [
+            (leak.fraction * profile if leak is not None else 0.0) + (extra.profile if extra is not None else 0.0)
+            for leak, extra in zip(soups, extras, strict=True)
+        ]
+        cleared = np.maximum(sums - total[:, None] * np.array([np.broadcast_to(one, len(soup)) for one in profiles]), 0)
+        if not any(extras):
+            break
+        from_partner = partner_part(replace(kinds, sums=cleared), soup)
+    found: dict[str, dict[str, Any]] = {}
+    for kind, leak, extra in zip(known, soups, extras, strict=True):
         part = from_partner[COMPARTMENT_OF[kind]]
         fraction, error = (leak.fraction, leak.error) if leak is not None else (np.nan, np.nan)
+        beyond, beyond_error = (extra.fraction, extra.error) if extra is not None else (0.0, 0.0)
+        more = extra.profile if extra is not None else np.zeros_like(profile)
         share = float(part.sum())
         found[kind] = {
-            "profile": np.nan_to_num(fraction) * profile,
-            "partner_profile": np.nan_to_num(fraction) * part,
-            "ambient_fraction": min(fraction, 1.0),
-            "ambient_fraction_se": error,
-            "partner_fraction": fraction * share if np.isfinite(share) else np.nan,
-            "partner_fraction_se": error * share,
-            "n_exclusive_genes": leak.n_genes if leak is not None else 0,
+            "profile": np.nan_to_num(fraction) * profile + more,
+            "partner_profile": np.nan_to_num(fraction) * part + more,
+            "ambient_fraction": min(fraction + beyond, 1.0),
+            "ambient_fraction_se": float(np.hypot(error, beyond_error)),
+            "partner_fraction": min(fraction * share + beyond, 1.0),
+            "partner_fraction_se": float(np.hypot(error * share, beyond_error)),
+            "n_exclusive_genes": sum(one.n_genes for one in (leak, extra) if one is not None),
         }
     return found
+
+
+def _foreign_to(kind: str, kinds: Kinds) -> NDArray[np.bool_]:
+    others = [other for other in COMPARTMENT_OF if other != kind]
+    return exclusive_to(others, kinds.genes, with_leukocyte=kind == "MSC")
+
+
+def _beyond_soup(
+    kinds: Kinds, soup: Floats, by_all: list[_Leak | None], cleared: Floats
+) -> tuple[list[_Leak | None], list[_Leak | None]]:
+    """What leaked into each kind as the soup is, and what leaked from the partner beyond that (None: nothing).
+
+    The soup alone is measured by the genes of a kind's own compartment's other kinds. A kind without such (MSC) is
+    taken to hold as many molecules of soup in a droplet as the others, or as many as its exclusive genes allow.
+    """
+    known, sums = kinds.known, kinds.sums
+    total = sums.sum(axis=1)
+    per_droplet = total / kinds.n_singlets
+    alone: dict[int, _Leak] = {}
+    for row, kind in enumerate(known):
+        own = [one for one, side in COMPARTMENT_OF.items() if side == COMPARTMENT_OF[kind] and one != kind]
+        leak = _leak(sums[row], soup[None, :], exclusive_to(own, kinds.genes, with_leukocyte=False)) if own else None
+        if leak is not None:
+            alone[row] = leak
+    soups, extras = list(by_all), list[_Leak | None]([None] * len(known))
+    if not alone:
+        return soups, extras  # nothing tells the soup from what leaked beyond it
+
+    def beyond(row: int, leak: _Leak) -> _Leak | None:
+        partners = [
+            other for other in range(len(known)) if COMPARTMENT_OF[known[other]] == PARTNER[COMPARTMENT_OF[known[row]]]
+        ]
+        if not partners:
+            return None
+        names = [known[other] for other in partners]
+        chosen = exclusive_to(names, kinds.genes, with_leukocyte=known[row] == "MSC")
+        extra = _leak(sums[row], cleared[partners], chosen, total[row] * leak.profile)
+        if extra is None:
+            return None
+        # an error of the soup moves the rest the other way, by as much as the two show the partner's genes
+        of_partner = cleared[partners].sum(axis=0)
+        exchange = (
+            leak.profile[chosen].sum() / max(leak.fraction, 1e-12) / (of_partner[chosen].sum() / of_partner.sum())
+        )
+        extra = replace(extra, error=float(np.hypot(extra.error, exchange * leak.error)))
+        return extra if extra.fraction > _CLEARLY * extra.error else None
+
+    for row, leak in alone.items():
+        extra = beyond(row, leak)
+        if extra is not None:
+            soups[row], extras[row] = leak, extra
+    if not any(extras):
+        return soups, extras
+    weights = kinds.n_singlets[list(alone)]
+    molecules = float(np.average([leak.fraction * per_droplet[row] for row, leak in alone.items()], weights=weights))
+    for row, leak in enumerate(by_all):
+        if row not in alone and leak is not None and molecules / per_droplet[row] < leak.fraction:
+            fraction = molecules / per_droplet[row]
+            shared = replace(leak, fraction=fraction, profile=fraction * soup / soup.sum())
+            extra = beyond(row, shared)
+            if extra is not None:
+                soups[row], extras[row] = shared, extra
+    return soups, extras
 
 
 def _corrected(
