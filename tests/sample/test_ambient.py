@@ -139,8 +139,8 @@ def test_corrected_counts_lose_foreign_genes_and_keep_own(empty):
         before, after = raw[cells].sum(), corrected[cells].sum()
         share = found.table.set_index("group").loc[kind, "ambient_fraction"]
         told = 1 - after / before
-        # what the soup holds of the kind's own RNA is known with empty droplets only
-        assert told == pytest.approx(share, abs=0.005 if empty else 0.06)
+        # a gene cannot lose more than it has; without empty droplets the kind's own RNA in the soup has no profile
+        assert told == pytest.approx(share, abs=0.015 if empty else 0.06)
         assert told <= share + 0.005
         side = COMPARTMENT_OF[kind]
         own = kinds.genes[kind]
@@ -395,7 +395,7 @@ def test_without_cellbender_the_user_is_told_what_to_do(tiny, tmp_path, monkeypa
     counts, droplets, genes = tiny
     write_h5ad(AnnData(counts, obs=droplets.set_index("name"), var=genes.set_index("gene_id")), tmp_path / "c.h5ad")
     monkeypatch.setattr("immunomod.sample.ambient.cellbender.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="CellBender is not installed here. Fix: run with `--sdm conda`"):
+    with pytest.raises(UserError, match=r"CellBender is not installed here\. Fix: run with `--sdm conda`"):
         remove_background(
             tmp_path / "c.h5ad", tmp_path / "out.h5", lower=100, epochs=1, false_positive_rate=0.01, threads=1
         )

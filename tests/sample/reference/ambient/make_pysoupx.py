@@ -1,8 +1,8 @@
 """What pysoupx, a port of the R package SoupX, says of the tiny library, after make_counts.py.
 
 Needs pysoupx, which is no dependency of the project. Writes the fraction of each kind of cell by SoupX's Poisson
-regression over genes that the kind does not make (pysoupx.tsv), and each gene's counts in each kind after subtraction at
-those fractions (pysoupx_corrected.tsv). Run in this folder with `python make_pysoupx.py REPOSITORY`.
+regression over genes that the kind does not make (pysoupx.tsv), and each gene's counts in each kind after subtraction
+at those fractions (pysoupx_corrected.tsv). Run in this folder with `python make_pysoupx.py REPOSITORY`.
 """
 
 import sys
