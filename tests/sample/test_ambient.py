@@ -400,3 +400,31 @@ def test_without_cellbender_the_user_is_told_what_to_do(tiny, tmp_path, monkeypa
             tmp_path / "c.h5ad", tmp_path / "out.h5", lower=100, epochs=1, false_positive_rate=0.01, threads=1
         )
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_sample_takes_the_counts_that_cellbender_left(tiny):
+    from anndata import AnnData
+
+    from immunomod.sample.process import process_sample
+    from immunomod.sample.settings import SampleSettings
+
+    counts, droplets, genes = tiny
+    obs = droplets.set_index("name").drop(columns="true_class").assign(organism="human", dataset="D", donor="d1")
+    sample = AnnData(counts, obs=obs, var=genes.set_index("gene_id", drop=False).rename_axis(None))
+    qc = {"min_counts": 200, "min_genes": 10, "enough_genes": 10}
+    sections = {"ambient": {"method": "cellbender"}, "doublets": {"method": "none", "partner": False}, "qc": qc}
+    weights = pd.DataFrame({"alpha": 1.0}, index=genes["gene_symbol"].iloc[:20].tolist())
+    settings = SampleSettings.from_config(sections, 1)
+    result = process_sample(sample, weights, settings, background=REFERENCE / "background.h5")
+    row, filtered = result.qc.iloc[0], result.filtered
+    assert 50 <= filtered.n_obs <= 62
+    expected = read_background(REFERENCE / "background.h5", filtered.obs_names, filtered.var_names)
+    assert expected.is_cell.all()
+    assert (filtered.layers["corrected"] != expected.counts).nnz == 0
+    assert filtered.layers["counts"].sum() > filtered.layers["corrected"].sum()
+    assert filtered.uns["immunomod"]["expression_from"] == "corrected"
+    assert row["ambient_method"] == "cellbender"
+    assert row["ambient_fraction"] > 0.01 and np.isnan(row["ambient_fraction_se"])
+    without = process_sample(sample, weights, settings)
+    assert "CellBender was not run; contamination is measured as by soupx" in without.qc.iloc[0]["reason"]
+    assert "corrected" not in without.filtered.layers

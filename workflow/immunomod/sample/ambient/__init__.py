@@ -29,7 +29,7 @@ REGISTRY: dict[str, Method] = {
             citation="Fleming et al. 2023, Nat. Methods 20:1323, doi:10.1038/s41592-023-01943-7",
             needs="an unfiltered matrix; an environment of its own with PyTorch (`--sdm conda`); a graphics card, or "
             "hours per library",
-            limits="sees what leaked into a cell by the genes of its neighbours in latent space; no standard errors",
+            limits="leaves soup in where cells are few or training is short; gives no standard errors",
             run=cellbender.estimate,
         ),
     )
