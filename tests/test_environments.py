@@ -1,6 +1,9 @@
 """The environments say the same: pyproject, the conda file and the locks, and none of them holds an address."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -26,6 +29,47 @@ def test_the_conda_file_asks_for_the_same(repository, required):
     conda = dict(line.split(" >=") for line in listed)
     assert conda.pop("python") == "3.11"
     assert conda == {CONDA_NAMES.get(name, name): bound for name, bound in required.items()}
+
+
+def test_the_environment_of_cellbender_asks_for_the_same_bounds(repository, required):
+    listed = yaml.safe_load((repository / "envs" / "cellbender.yaml").read_text())["dependencies"]
+    (pip,) = [entry["pip"] for entry in listed if isinstance(entry, dict)]
+    assert [re.split("[>=]", line)[0] for line in pip] == ["cellbender"]
+    conda = dict(line.split(" >=") for line in listed if isinstance(line, str) and line != "pip")
+    assert conda.pop("python").startswith("3.11")
+    assert conda == {CONDA_NAMES.get(name, name): required[name] for name in conda}
+
+
+def test_the_script_around_cellbender_runs_on_what_its_environment_holds(repository, required, tmp_path):
+    """Every package of ours that the environment does not name is out of reach here."""
+    listed = yaml.safe_load((repository / "envs" / "cellbender.yaml").read_text())["dependencies"]
+    held = {line.split(" >=")[0] for line in listed if isinstance(line, str)}
+    modules = {"scikit-learn": "sklearn", "scikit-misc": "skmisc", "scikit-image": "skimage", "faiss-cpu": "faiss"}
+    absent = sorted(modules.get(name, name.replace("-", "_")) for name in set(required) - held)
+    assert {"numba", "scanpy", "snakemake"} <= set(absent)
+    program = f"""
+import sys
+
+class OutOfReach:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, OutOfReach())
+from pathlib import Path
+import anndata, numpy, scipy.sparse
+from immunomod.sample.ambient.cellbender import remove_background
+
+folder = Path({str(tmp_path)!r})
+anndata.AnnData(scipy.sparse.csr_matrix(numpy.full((5, 4), 900))).write_h5ad(folder / "counts.h5ad")
+note = remove_background(
+    folder / "counts.h5ad", folder / "cellbender.h5", lower=100, epochs=1, false_positive_rate=0.01, threads=1
+)
+assert "without empty droplets" in note and (folder / "cellbender.h5").is_file()
+"""
+    path = {"PYTHONPATH": str(repository / "workflow")}
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("lock", ["immunomod.lock", "dev.lock"])

@@ -1,10 +1,12 @@
 """The workflow as Snakemake sees it: it plans, it lints, and it can be read."""
 
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 from support.workflow import snakemake
 
@@ -34,6 +36,32 @@ def test_results_follow_the_path_variable(repository, tmp_path):
     plan = snakemake(tmp_path, repository / DEMO, "--dry-run", "--config", "pathvars={results: results/demo}").check()
     assert "results/demo/report/index.html" in plan.printed
     assert "output: results/ledger.tsv" not in plan.printed
+
+
+def test_cellbender_is_part_of_a_run_only_where_the_config_says_so(repository, tmp_path):
+    config = yaml.safe_load((repository / DEMO).read_text())
+    (tmp_path / "demo").mkdir()
+    for name in ("samples", "contrasts"):
+        shutil.copy(repository / "config" / "demo" / config[name], tmp_path / "demo")
+    config["geo"] = {"base_url": "."}
+    plans = {}
+    for method in ("soupx", "cellbender"):
+        path = tmp_path / "demo" / "config.yaml"
+        path.write_text(yaml.safe_dump(config | {"ambient": {"method": method}}))
+        plans[method] = snakemake(tmp_path, path, "--dry-run").check().printed
+    assert "remove_background" not in plans["soupx"]
+    plan = plans["cellbender"]
+    assert plan.count("rule remove_background:") == plan.count("rule filter_cells:") == 12
+    job = plan.split("rule filter_cells:")[1]
+    inputs = next(line for line in job.splitlines() if "input:" in line)
+    assert re.search(r"samples/(\w+)/counts\.h5ad, results/samples/\1/cellbender\.h5$", inputs), inputs
+
+
+def test_the_rule_of_cellbender_has_an_environment_of_its_own(repository):
+    rules = (repository / "workflow" / "rules" / "sample.smk").read_text()
+    rule = rules.split("rule remove_background:")[1].split("\nrule ")[0]
+    named = re.search(r'conda:\s+"(.*)"', rule)[1]
+    assert (repository / "workflow" / "rules" / named).resolve() == repository / "envs" / "cellbender.yaml"
 
 
 @pytest.mark.slow

@@ -24,9 +24,36 @@ rule read_counts:
         "../scripts/read_counts.py"
 
 
+# Part of a run only where ambient.method asks for it: it has an environment of its own, and takes hours without a
+# graphics card.
+rule remove_background:
+    input:
+        counts="<results>/samples/{sample}/counts.h5ad",
+    output:
+        background="<results>/samples/{sample}/cellbender.h5",
+    log:
+        "<logs>/remove_background/{sample}.log",
+    benchmark:
+        "<benchmarks>/remove_background/{sample}.tsv"
+    conda:
+        "../../envs/cellbender.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 600 * attempt,
+    params:
+        ambient=RUN.config["ambient"],
+        lower=RUN.config["calling"]["lower"],
+    script:
+        "../scripts/remove_background.py"
+
+
 rule filter_cells:
     input:
         counts="<results>/samples/{sample}/counts.h5ad",
+        background=branch(
+            RUN.config["ambient"]["method"] == "cellbender", then="<results>/samples/{sample}/cellbender.h5"
+        ),
     output:
         filtered="<results>/samples/{sample}/filtered.h5ad",
         cells="<results>/samples/{sample}/cells.tsv.gz",

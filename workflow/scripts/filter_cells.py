@@ -19,6 +19,7 @@ with rule_job(snakemake):
         SampleSettings.from_config(params.sections, params.seed),
         load_exclusive_genes(Path(params.markers)),
         params.own_limits,
+        snakemake.input.get("background") or None,
     )
     write_h5ad(result.filtered, snakemake.output.filtered)
     for name in ("cells", "qc", "ambient", "ranks"):

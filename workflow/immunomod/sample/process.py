@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from immunomod.exclusive import COMPARTMENT_OF, ExclusiveGenes, load_exclusive_g
 from immunomod.programs import ORGANISMS, ProgramSet
 from immunomod.sample.ambient import REGISTRY as AMBIENT_METHODS
 from immunomod.sample.ambient import AmbientInput, Contamination
+from immunomod.sample.ambient.cellbender import read_background
 from immunomod.sample.cell_calling import CellCalls, call_cells
 from immunomod.sample.demultiplex.calls import SINGLET
 from immunomod.sample.demultiplex.cells import Demultiplexed, demultiplex
@@ -84,6 +86,7 @@ def process_sample(
     settings: SampleSettings,
     exclusive: ExclusiveGenes | None = None,
     own_limits: Mapping[str, float] | None = None,
+    background: str | Path | None = None,
 ) -> SampleResult:
     """Call cells, filter them, find doublets and leaked RNA, normalise, and score programmes in one sample.
 
@@ -99,6 +102,8 @@ def process_sample(
         Genes that only one kind of cell makes; the shipped ones where it is None.
     own_limits
         Limits that the sheet gives for this sample (:data:`immunomod.sample.qc.SHEET_LIMITS`), which win.
+    background
+        What :func:`immunomod.sample.ambient.cellbender.remove_background` wrote, for the method that reads it.
 
     Returns
     -------
@@ -160,6 +165,7 @@ def process_sample(
             ~cells["predicted_doublet"].to_numpy()[left],
             calls.ambient_counts if calls.applied else None,
             groups,
+            None if background is None else read_background(background, obs.index[left], var.index),
         )
     )
     cells.loc[left, "cell_kind"] = contamination.group

@@ -214,18 +214,29 @@ class AmbientSettings:
         A sample with a larger share of ambient molecules gets a warning, or has failed.
     min_fraction
         With less there is nothing to correct in single cells.
+    cellbender_epochs, cellbender_fpr
+        CellBender's rounds of training, and the share of a cell's own counts that it may take for background; its own
+        defaults.
     """
 
     method: str = "soupx"
     warn_fraction: float = 0.2
     max_fraction: float = 0.5
     min_fraction: float = 0.005
+    cellbender_epochs: int = 150
+    cellbender_fpr: float = 0.01
 
     def __post_init__(self) -> None:
+        from immunomod.sample.ambient import REGISTRY
+
+        require(self.method in REGISTRY, "ambient", "method", self.method, f"one of {', '.join(REGISTRY)}")
         low, high = self.warn_fraction, self.max_fraction
         require(0 <= low <= 1, "ambient", "warn_fraction", low, "from 0 to 1")
         require(low <= high <= 1, "ambient", "max_fraction", high, f"from warn_fraction ({low}) to 1")
         require(0 <= self.min_fraction <= 1, "ambient", "min_fraction", self.min_fraction, "from 0 to 1")
+        require(self.cellbender_epochs >= 1, "ambient", "cellbender_epochs", self.cellbender_epochs, "1 or more")
+        rate = self.cellbender_fpr
+        require(0 <= rate < 1, "ambient", "cellbender_fpr", rate, "from 0 to below 1")
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> Self:

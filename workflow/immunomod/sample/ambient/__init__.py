@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from immunomod.sample.ambient import none, soupx
-from immunomod.sample.ambient.method import GROUP_COLUMNS, AmbientInput, Contamination, Method
+from immunomod.sample.ambient import cellbender, none, soupx
+from immunomod.sample.ambient.method import GROUP_COLUMNS, AmbientInput, Background, Contamination, Method
 
-__all__ = ["GROUP_COLUMNS", "REGISTRY", "AmbientInput", "Contamination", "Method"]
+__all__ = ["GROUP_COLUMNS", "REGISTRY", "AmbientInput", "Background", "Contamination", "Method"]
 
 REGISTRY: dict[str, Method] = {
     method.name: method
@@ -23,6 +23,14 @@ REGISTRY: dict[str, Method] = {
             needs="cells of two kinds at least that the exclusive genes tell apart; empty droplets where there are any",
             limits="one fraction per kind of cell and library; cannot see RNA of a cell's own kind",
             run=soupx.estimate,
+        ),
+        Method(
+            name="cellbender",
+            citation="Fleming et al. 2023, Nat. Methods 20:1323, doi:10.1038/s41592-023-01943-7",
+            needs="an unfiltered matrix; an environment of its own with PyTorch (`--sdm conda`); a graphics card, or "
+            "hours per library",
+            limits="leaves soup in where cells are few or training is short; gives no standard errors",
+            run=cellbender.estimate,
         ),
     )
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,25 @@ GROUP_COLUMNS = [
     *("group", "compartment", "n_cells", "counts", "ambient_fraction", "ambient_fraction_se"),
     *("partner_fraction", "partner_fraction_se", "n_exclusive_genes"),
 ]
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a rule of its own left of a library's counts, for the cells that are looked at.
+
+    Attributes
+    ----------
+    counts
+        Cells x genes without background, float32; None where the rule could not do it.
+    is_cell
+        (cells,) whether the rule, too, takes the droplet for a cell.
+    note
+        In words, why there are no counts.
+    """
+
+    counts: sparse.csr_matrix | None
+    is_cell: NDArray[np.bool_]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,8 @@ class AmbientInput:
         Per gene, counts over droplets without a cell; None where the library holds none.
     exclusive
         Sets of exclusive genes, by group.
+    background
+        What a rule of its own left of the counts, for the methods that have one.
     """
 
     counts: sparse.csr_matrix
@@ -40,6 +61,7 @@ class AmbientInput:
     singlet: NDArray[np.bool_]
     empty_counts: NDArray[np.int64] | None
     exclusive: Mapping[str, set[str]]
+    background: Background | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +94,6 @@ class Contamination:
     corrected: sparse.csr_matrix | None = None
     profile_from: str = ""
     note: str = ""
-    #: Compartment -> share of a cell's molecules that are leaked and exclusive to its partner.
-    leaked_exclusive: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

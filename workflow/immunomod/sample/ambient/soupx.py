@@ -5,7 +5,9 @@ SoupX assumes one soup. Here what leaked is told apart by where it came from, be
 matters and RNA of one's own kind does not:
 
 *With empty droplets* their counts are the profile of the soup, own and partner's parts together. The share of it in a
-kind of cell follows from the exclusive genes of all other kinds.
+kind of cell follows from the exclusive genes of all other kinds. Cells that stick together or burst in a droplet leak
+more of the partner than the soup holds: where the exclusive genes of other kinds of its own compartment explain less of
+a kind's contamination than the partner's do, the rest is the partner's own profile.
 
 *Without them* each source (MSC; T and NK, B, myeloid cells) leaks its own profile, taken from its cells in the library
 and cleared in turn of what leaked into them. A kind's RNA in its own cells cannot be seen. As many molecules of it are
@@ -18,7 +20,7 @@ from its cells in proportion to their counts of it, so sums are right and zeros 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,18 +28,26 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from immunomod.exclusive import COMPARTMENT_OF, LEUKOCYTE, PARTNER, fraction_error, mixture_weights, robust_mixture
-from immunomod.sample.ambient.groups import cell_groups
-from immunomod.sample.ambient.method import GROUP_COLUMNS, AmbientInput, Contamination
-from immunomod.sample.sums import cell_sums, gene_sums
+from immunomod.exclusive import COMPARTMENT_OF, PARTNER, fraction_error, robust_mixture
+from immunomod.sample.ambient.kinds import (
+    MIN_GENES,
+    NO_KIND,
+    Kinds,
+    empty_table,
+    exclusive_to,
+    find_kinds,
+    over_cells,
+    partner_part,
+)
+from immunomod.sample.ambient.method import AmbientInput, Contamination
 
 Floats = NDArray[np.float64]
-MIN_CELLS = 10
-MIN_GENES = 3
 #: Counts of a gene that 10% of contamination must bring for the gene to be looked at, and of all genes together.
 MIN_EXPECTED, MIN_TOTAL_EXPECTED = 0.5, 20.0
 ROUNDS = 4
 MIN_EMPTY_COUNTS = 2000
+#: Leakage beyond the soup is believed where it is so many of its standard errors.
+_CLEARLY = 3.0
 
 
 @dataclass(frozen=True)
@@ -52,61 +62,39 @@ class _Leak:
 
 def estimate(data: AmbientInput) -> Contamination:
     """Estimate contamination, and the counts without it."""
-    group = cell_groups(data.counts, data.symbols, data.exclusive)
-    known = [kind for kind in COMPARTMENT_OF if ((group == kind) & data.singlet).sum() >= MIN_CELLS]
-    group[~np.isin(group, known)] = ""
-    table = _empty_table(known, group, data.counts)
+    kinds = find_kinds(data)
+    table = empty_table(kinds, data.counts)
+    known, sums = kinds.known, kinds.sums
     if not known:
-        return Contamination(group, table, note="contamination not estimated: no kind of cell is told by its genes")
-    sums = np.array([gene_sums(data.counts, (group == kind) & data.singlet) for kind in known])
-    cells = np.array([int(((group == kind) & data.singlet).sum()) for kind in known])
-    genes = {name: data.symbols.isin(list(symbols)).to_numpy() for name, symbols in data.exclusive.items()}
+        return Contamination(kinds.group, table, note=NO_KIND)
     from_empty = data.empty_counts is not None and data.empty_counts.sum() >= MIN_EMPTY_COUNTS
     if from_empty:
         assert data.empty_counts is not None
-        found = _by_soup(known, sums, data.empty_counts.astype(np.float64), genes)
+        found = _by_soup(kinds, data.empty_counts.astype(np.float64))
     else:
-        found = _by_sources(known, sums, cells, genes)
+        found = _by_sources(known, sums, kinds.n_singlets, kinds.genes)
     for row, kind in enumerate(known):
         for name, value in found[kind].items():
             if name in table:
                 table.loc[row, name] = value
     return Contamination(
-        group=group,
+        group=kinds.group,
         table=table,
-        **_over_cells(table, "ambient_fraction"),
-        **_over_cells(table, "partner_fraction"),
-        corrected=_corrected(data.counts, group, known, sums, found),
+        **over_cells(table, "ambient_fraction"),
+        **over_cells(table, "partner_fraction"),
+        corrected=_corrected(data.counts, kinds.group, known, sums, found),
         profile_from="empty droplets" if from_empty else "cells",
         note=_note(table),
-        leaked_exclusive={
-            compartment: share
-            for compartment, partner in PARTNER.items()
-            if (share := _leaked_exclusive(known, sums, found, genes, compartment, partner)) is not None
-        },
     )
 
 
-def _empty_table(known: list[str], group: NDArray[np.object_], counts: sparse.csr_matrix) -> pd.DataFrame:
-    total = cell_sums(counts)
-    table = pd.DataFrame(
-        {
-            "group": known,
-            "compartment": [COMPARTMENT_OF[kind] for kind in known],
-            "n_cells": [int((group == kind).sum()) for kind in known],
-            "counts": [int(total[group == kind].sum()) for kind in known],
-        }
-    )
-    return table.reindex(columns=GROUP_COLUMNS).assign(n_exclusive_genes=0)
+def _leak(
+    target: Floats, sources: Floats, exclusive: NDArray[np.bool_], explained: Floats | None = None
+) -> _Leak | None:
+    """What leaked into a kind from some others (sources x genes), beyond the counts that are ``explained`` (genes,).
 
-
-def _exclusive_to(sources: list[str], genes: dict[str, NDArray[np.bool_]], with_leukocyte: bool) -> NDArray[np.bool_]:
-    names = [*sources, *([LEUKOCYTE] if with_leukocyte else [])]
-    return np.asarray(np.any([genes[name] for name in names if name in genes], axis=0))
-
-
-def _leak(target: Floats, sources: Floats, exclusive: NDArray[np.bool_]) -> _Leak | None:
-    """What leaked into a kind from some others (sources x genes); None where too little tells."""
+    None where too little tells.
+    """
     total, mass = target.sum(), sources.sum()
     if total == 0 or mass == 0:
         return None
@@ -114,8 +102,8 @@ def _leak(target: Floats, sources: Floats, exclusive: NDArray[np.bool_]) -> _Lea
     used = np.flatnonzero(exclusive & (0.1 * total * partner >= MIN_EXPECTED))
     if len(used) < MIN_GENES or 0.1 * total * partner[used].sum() < MIN_TOTAL_EXPECTED:
         return None
-    own = np.zeros(len(used))
-    profiles = sources / sources.sum(axis=1, keepdims=True)
+    own = np.zeros(len(used)) if explained is None else explained[used]
+    profiles = sources / np.maximum(sources.sum(axis=1, keepdims=True), 1.0)
     weights, kept = robust_mixture(target[used], total * profiles[:, used], own, sources.sum(axis=1) / mass)
     profile = np.asarray(weights @ profiles)
     fraction = float(profile.sum())
@@ -137,7 +125,7 @@ def _by_sources(
             partners = [other for other in range(len(known)) if compartment[other] != compartment[row]]
             if partners:
                 names = [known[other] for other in partners]
-                exclusive = _exclusive_to(names, genes, with_leukocyte=kind == "MSC")
+                exclusive = exclusive_to(names, genes, with_leukocyte=kind == "MSC")
                 leaks[row, "partner"] = _leak(sums[row], cleared[partners], exclusive)
             for other in range(len(known)):
                 if other != row and compartment[other] == compartment[row]:
@@ -158,7 +146,6 @@ def _by_sources(
             ambient = sum(leak.fraction for leak in parts) + hidden / per_droplet[row]
         found[kind] = {
             "profile": np.sum([leak.profile for leak in parts], axis=0) if parts else np.zeros(sums.shape[1]),
-            "partner_profile": partner.profile if partner is not None else np.zeros(sums.shape[1]),
             "ambient_fraction": min(float(ambient), 1.0),
             "ambient_fraction_se": float(np.sqrt(sum(leak.error**2 for leak in parts))) if parts else np.nan,
             "partner_fraction": partner.fraction if partner is not None else np.nan,
@@ -204,72 +191,105 @@ def _hidden_molecules(
     return in_partner * min(1.0, float(np.average(among, weights=cells[partners])) / (seen_share * back))
 
 
-def _by_soup(
-    known: list[str], sums: Floats, soup: Floats, genes: dict[str, NDArray[np.bool_]]
-) -> dict[str, dict[str, Any]]:
-    """Contamination with the profile of empty droplets."""
+def _by_soup(kinds: Kinds, soup: Floats) -> dict[str, dict[str, Any]]:
+    """Contamination with the profile of empty droplets; see the module's docstring."""
+    known, sums = kinds.known, kinds.sums
     profile = soup / soup.sum()
+    total = sums.sum(axis=1)
+    by_all = [_leak(sums[row], soup[None, :], _foreign_to(kind, kinds)) for row, kind in enumerate(known)]
+    soups: list[_Leak | None] = by_all
+    extras: list[_Leak | None] = []
+    from_partner = partner_part(kinds, soup)
+    cleared = sums
+    for _ in range(ROUNDS):
+        soups, extras = _beyond_soup(kinds, soup, by_all, cleared)
+        profiles = [
+            (leak.fraction * profile if leak is not None else 0.0) + (extra.profile if extra is not None else 0.0)
+            for leak, extra in zip(soups, extras, strict=True)
+        ]
+        cleared = np.maximum(sums - total[:, None] * np.array([np.broadcast_to(one, len(soup)) for one in profiles]), 0)
+        if not any(extras):
+            break
+        from_partner = partner_part(replace(kinds, sums=cleared), soup)
     found: dict[str, dict[str, Any]] = {}
-    partner_part = _partner_part(known, sums, soup, genes)
-    for row, kind in enumerate(known):
-        foreign = [other for other in COMPARTMENT_OF if other != kind]
-        exclusive = _exclusive_to(foreign, genes, with_leukocyte=kind == "MSC")
-        leak = _leak(sums[row], soup[None, :], exclusive)
-        part = partner_part[COMPARTMENT_OF[kind]]
+    for kind, leak, extra in zip(known, soups, extras, strict=True):
+        part = from_partner[COMPARTMENT_OF[kind]]
         fraction, error = (leak.fraction, leak.error) if leak is not None else (np.nan, np.nan)
+        beyond, beyond_error = (extra.fraction, extra.error) if extra is not None else (0.0, 0.0)
+        more = extra.profile if extra is not None else np.zeros_like(profile)
         share = float(part.sum())
         found[kind] = {
-            "profile": np.nan_to_num(fraction) * profile,
-            "partner_profile": np.nan_to_num(fraction) * part,
-            "ambient_fraction": min(fraction, 1.0),
-            "ambient_fraction_se": error,
-            "partner_fraction": fraction * share if np.isfinite(share) else np.nan,
-            "partner_fraction_se": error * share,
-            "n_exclusive_genes": leak.n_genes if leak is not None else 0,
+            "profile": np.nan_to_num(fraction) * profile + more,
+            "ambient_fraction": min(fraction + beyond, 1.0),
+            "ambient_fraction_se": float(np.hypot(error, beyond_error)),
+            "partner_fraction": min(fraction * share + beyond, 1.0),
+            "partner_fraction_se": float(np.hypot(error * share, beyond_error)),
+            "n_exclusive_genes": sum(one.n_genes for one in (leak, extra) if one is not None),
         }
     return found
 
 
-def _partner_part(
-    known: list[str], sums: Floats, soup: Floats, genes: dict[str, NDArray[np.bool_]]
-) -> dict[str, Floats]:
-    """Compartment -> the part of the soup's profile that is its partner's RNA (sums to that share of the soup).
+def _foreign_to(kind: str, kinds: Kinds) -> NDArray[np.bool_]:
+    others = [other for other in COMPARTMENT_OF if other != kind]
+    return exclusive_to(others, kinds.genes, with_leukocyte=kind == "MSC")
 
-    The soup is a mixture of the library's kinds of cell; its exclusive genes give their weights.
+
+def _beyond_soup(
+    kinds: Kinds, soup: Floats, by_all: list[_Leak | None], cleared: Floats
+) -> tuple[list[_Leak | None], list[_Leak | None]]:
+    """What leaked into each kind as the soup is, and what leaked from the partner beyond that (None: nothing).
+
+    The soup alone is measured by the genes of a kind's own compartment's other kinds. A kind without such (MSC) is
+    taken to hold as many molecules of soup in a droplet as the others, or as many as its exclusive genes allow.
     """
-    total = soup.sum()
-    chosen = _exclusive_to(list(COMPARTMENT_OF), genes, with_leukocyte=True)
-    profiles = sums / sums.sum(axis=1, keepdims=True)
-    used = np.flatnonzero(chosen & (total * profiles.mean(axis=0) >= 1))
-    shares = sums.sum(axis=1) / sums.sum()
-    if len(used) < MIN_GENES or len(known) < 2:
-        weights = shares
-    else:
-        weights = mixture_weights(soup[used], total * profiles[:, used], np.zeros(len(used)), shares)
-        weights = weights / weights.sum() if weights.sum() > 0 else shares
-    parts = weights[:, None] * profiles
-    mixed = parts.sum(axis=0)
-    result = {}
-    for compartment, partner in PARTNER.items():
-        rows = [row for row, kind in enumerate(known) if COMPARTMENT_OF[kind] == partner]
-        of_partner = parts[rows].sum(axis=0)
-        share = np.divide(of_partner, mixed, out=np.zeros_like(mixed), where=mixed > 0)
-        result[compartment] = soup / total * share
-    return result
+    known, sums = kinds.known, kinds.sums
+    total = sums.sum(axis=1)
+    per_droplet = total / kinds.n_singlets
+    alone: dict[int, _Leak] = {}
+    for row, kind in enumerate(known):
+        own = [one for one, side in COMPARTMENT_OF.items() if side == COMPARTMENT_OF[kind] and one != kind]
+        leak = _leak(sums[row], soup[None, :], exclusive_to(own, kinds.genes, with_leukocyte=False)) if own else None
+        if leak is not None:
+            alone[row] = leak
+    soups, extras = list(by_all), list[_Leak | None]([None] * len(known))
+    if not alone:
+        return soups, extras  # nothing tells the soup from what leaked beyond it
 
+    def beyond(row: int, leak: _Leak) -> _Leak | None:
+        partners = [
+            other for other in range(len(known)) if COMPARTMENT_OF[known[other]] == PARTNER[COMPARTMENT_OF[known[row]]]
+        ]
+        if not partners:
+            return None
+        names = [known[other] for other in partners]
+        chosen = exclusive_to(names, kinds.genes, with_leukocyte=known[row] == "MSC")
+        extra = _leak(sums[row], cleared[partners], chosen, total[row] * leak.profile)
+        if extra is None:
+            return None
+        # an error of the soup moves the rest the other way, by as much as the two show the partner's genes
+        of_partner = cleared[partners].sum(axis=0)
+        exchange = (
+            leak.profile[chosen].sum() / max(leak.fraction, 1e-12) / (of_partner[chosen].sum() / of_partner.sum())
+        )
+        extra = replace(extra, error=float(np.hypot(extra.error, exchange * leak.error)))
+        return extra if extra.fraction > _CLEARLY * extra.error else None
 
-def _over_cells(table: pd.DataFrame, name: str) -> dict[str, float]:
-    """Mean of a fraction over kinds, by their counts, and its standard error."""
-    told = table[table[name].notna()]
-    if told.empty:
-        return {name: np.nan, f"{name}_se": np.nan}
-    weight = told["counts"].to_numpy(dtype=np.float64)
-    weight = weight / weight.sum()
-    error = np.nan_to_num(told[f"{name}_se"].to_numpy(dtype=np.float64))
-    return {
-        name: float(weight @ told[name].to_numpy(dtype=np.float64)),
-        f"{name}_se": float(np.sqrt((weight**2) @ error**2)),
-    }
+    for row, leak in alone.items():
+        extra = beyond(row, leak)
+        if extra is not None:
+            soups[row], extras[row] = leak, extra
+    if not any(extras):
+        return soups, extras
+    weights = kinds.n_singlets[list(alone)]
+    molecules = float(np.average([leak.fraction * per_droplet[row] for row, leak in alone.items()], weights=weights))
+    for row, leak in enumerate(by_all):
+        if row not in alone and leak is not None and molecules / per_droplet[row] < leak.fraction:
+            fraction = molecules / per_droplet[row]
+            shared = replace(leak, fraction=fraction, profile=fraction * soup / soup.sum())
+            extra = beyond(row, shared)
+            if extra is not None:
+                soups[row], extras[row] = shared, extra
+    return soups, extras
 
 
 def _corrected(
@@ -285,38 +305,15 @@ def _corrected(
         expected = sums[row].sum() * np.asarray(found[kind]["profile"])
         shares[row] = np.clip(np.divide(expected, sums[row], out=np.zeros_like(expected), where=sums[row] > 0), 0, 1)
     rows = np.array([known.index(kind) if kind else len(known) for kind in group])
-    data = np.empty(counts.nnz, dtype=np.float32)
-    emptied = False
+    data = counts.data.astype(np.float32)
     for start in range(0, counts.shape[0], 4096):
         stop = min(start + 4096, counts.shape[0])
         entries = slice(counts.indptr[start], counts.indptr[stop])
         of_entry = np.repeat(rows[start:stop], np.diff(counts.indptr[start : stop + 1]))
-        data[entries] = counts.data[entries].astype(np.float32) * (1 - shares[of_entry, counts.indices[entries]])
-        emptied = emptied or not data[entries].all()
-    if not emptied:  # the places are the same: they are shared, as neither matrix is changed in place
-        return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
+        data[entries] *= 1 - shares[of_entry, counts.indices[entries]]
     corrected = sparse.csr_matrix((data, counts.indices.copy(), counts.indptr.copy()), shape=counts.shape)
     corrected.eliminate_zeros()
     return corrected
-
-
-def _leaked_exclusive(
-    known: list[str],
-    sums: Floats,
-    found: dict[str, dict[str, Any]],
-    genes: dict[str, NDArray[np.bool_]],
-    compartment: str,
-    partner: str,
-) -> float | None:
-    """Share of a compartment's molecules that leaked from its partner and are exclusive to it; None without partner."""
-    rows = [row for row, kind in enumerate(known) if COMPARTMENT_OF[kind] == compartment]
-    sources = [kind for kind in known if COMPARTMENT_OF[kind] == partner]
-    if not rows or not sources:
-        return None
-    chosen = _exclusive_to(sources, genes, with_leukocyte=partner == "immune")
-    total = sums[rows].sum()
-    leaked = sum(sums[row].sum() * np.asarray(found[known[row]]["partner_profile"])[chosen].sum() for row in rows)
-    return float(leaked / total)
 
 
 def _note(table: pd.DataFrame) -> str:

@@ -128,7 +128,7 @@ def judge_partner_doublets(found: PartnerDoublets, rate: float, settings: Double
     if share > max(settings.max_rate, _EXCESS * rate):
         warning = (
             f"{100 * share:.1f}% called MSC-immune doublets where {100 * rate:.1f}% doublets were expected: cells "
-            " that express genes of both compartments were kept (doublets.max_rate)"
+            "that express genes of both compartments were kept (doublets.max_rate)"
         )
     removed = found.predicted & (settings.remove and not warning)
     return JudgedPartners(found, removed, warning, found.note)
