@@ -213,13 +213,11 @@ def with_immunomod(process: str, folder: Path, clock: Clock) -> None:
             setattr(steps, name, clock.time(name, getattr(steps, name)))
         written = {name: out / ("filtered.h5ad" if name == "filtered" else f"{name}.tsv") for name in TABLES}
         written["cells"] = out / "cells.tsv.gz"
-        outputs = _Named(written)
+        params = {"programs": [SHIPPED], "markers": REPOSITORY / "resources" / "markers", "sections": {}, "seed": 1}
         job = SimpleNamespace(
-            input=SimpleNamespace(counts=out / "counts.h5ad"),
-            output=outputs,
-            params=SimpleNamespace(
-                programs=[SHIPPED], markers=REPOSITORY / "resources" / "markers", sections={}, seed=1
-            ),
+            input=_Named(counts=out / "counts.h5ad"),
+            output=_Named(written),
+            params=SimpleNamespace(**params, own_limits={}),
         )
     job.log = [str(out / f"{process}.log")]
     script = REPOSITORY / "workflow" / "scripts" / f"{process}.py"
