@@ -12,8 +12,9 @@ Library
 Sides
     immunomod: the scripts of the rules ``read_counts`` and ``filter_cells``, each in a fresh process as the workflow
     runs them, from triplet to ``counts.h5ad`` and from there to ``filtered.h5ad`` and its tables; their seconds are
-    added. scanpy: one fresh process (:func:`with_scanpy`). Scanpy has no cell calling, ambient RNA or MSC-immune
-    doublets: they are in immunomod's time alone. Every process has one thread.
+    added. scanpy: one fresh process (:func:`with_scanpy`), scrublet with exact neighbours, since its default, pynndescent,
+    compiles for a minute or more and fails on scipy's sparse arrays. Scanpy has no cell calling, ambient RNA or
+    MSC-immune doublets: they are in immunomod's time alone. Every process has one thread.
 
 Measures
     ``seconds`` are from the start of a process to its end, imports and compilation with them; ``cpu_seconds`` what it
@@ -249,7 +250,8 @@ def with_scanpy(_process: str, folder: Path, clock: Clock) -> None:
     adata.obs.to_csv(folder / "scanpy_metrics.tsv", sep="\t")
     adata = adata[passing(adata.obs, QcSettings())].copy()
     run(sc.pp.filter_genes, adata, min_cells=3)
-    run(sc.pp.scrublet, adata, expected_doublet_rate=min(0.008 * adata.n_obs / 1000, 0.25), random_state=1)
+    rate = min(0.008 * adata.n_obs / 1000, 0.25)
+    run(sc.pp.scrublet, adata, expected_doublet_rate=rate, use_approx_neighbors=False, random_state=1)
     adata.obs[["doublet_score", "predicted_doublet"]].to_csv(folder / "scanpy_doublets.tsv", sep="\t")
     adata = adata[~adata.obs["predicted_doublet"].to_numpy(dtype=bool)].copy()
     adata.layers["counts"] = adata.X.copy()
