@@ -12,9 +12,9 @@ Library
 Sides
     immunomod: the scripts of the rules ``read_counts`` and ``filter_cells``, each in a fresh process as the workflow
     runs them, from triplet to ``counts.h5ad`` and from there to ``filtered.h5ad`` and its tables; their seconds are
-    added. scanpy: one fresh process (:func:`with_scanpy`), scrublet with exact neighbours, since its default, pynndescent,
-    compiles for a minute or more and fails on scipy's sparse arrays. Scanpy has no cell calling, ambient RNA or
-    MSC-immune doublets: they are in immunomod's time alone. Every process has one thread.
+    added. scanpy: one fresh process (:func:`with_scanpy`), scrublet with exact neighbours, since its default,
+    pynndescent, compiles for a minute or more and fails on scipy's sparse arrays. Scanpy has no cell calling,
+    ambient RNA or MSC-immune doublets: they are in immunomod's time alone. Every process has one thread.
 
 Measures
     ``seconds`` are from the start of a process to its end, imports and compilation with them; ``cpu_seconds`` what it
