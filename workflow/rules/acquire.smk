@@ -3,8 +3,6 @@
 
 rule acquire_dataset:
     input:
-        # an edited sheet is checked again, and fetches again only what it changed
-        checked=ancient("<results>/check/problems.tsv"),
         local=lambda wildcards: RUN.local_sources(wildcards.dataset),
     output:
         manifest="<results>/acquire/{dataset}/manifest.tsv",
@@ -18,6 +16,7 @@ rule acquire_dataset:
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 240 * attempt,
+        door=1,
     params:
         rows=lambda wildcards: RUN.dataset_rows(wildcards.dataset),
         geo=RUN.config["geo"],
