@@ -20,10 +20,11 @@ Measures
     ``seconds`` are from the start of a process to its end, imports and compilation with them; ``cpu_seconds`` what it
     computed in them, which other users of the machine disturb less; ``peak_mb`` its highest resident memory (VmHWM).
     ``cache``: ``warm``, with the bytecode and the machine code that Python and numba keep from a run before, or
-    ``cold``, without, as in the first run after an installation. Steps are timed within the processes. ``total without
-    programme scores`` lacks ``score_programs`` on one side, and both ``score_genes`` and ``score_genes_cell_cycle`` on
-    the other; ``total without scores and doublets`` lacks scrublet, too. ``ratio`` is scanpy's seconds over
-    immunomod's, ``cpu_ratio`` the same of ``cpu_seconds``. The sides take turns; medians over ``--repeats``.
+    ``cold``, without, as in the first run after an installation (each side has its own). Steps are timed within the
+    processes. ``total without programme scores`` lacks ``score_programs`` on one side, and both ``score_genes`` and
+    ``score_genes_cell_cycle`` on the other; ``total without scores and doublets`` lacks scrublet, too. ``ratio`` is
+    scanpy's seconds over immunomod's, ``cpu_ratio`` the same of ``cpu_seconds``. The sides take turns; medians over
+    ``--repeats``.
 
 A second table, ``sample_floor_agreement.tsv``, says how far results agree.
 """
@@ -331,7 +332,7 @@ def run_sides(folder: Path, sides: list[str], cache: Path) -> pd.DataFrame:
     (folder / "immunomod").mkdir(exist_ok=True)
     rows = []
     for side in sides:
-        measured = [row for name in PROCESSES[side] for row in in_fresh_process(side, name, folder, cache)]
+        measured = [row for name in PROCESSES[side] for row in in_fresh_process(side, name, folder, cache / side)]
         table = pd.DataFrame(measured)
         whole = table[table["step"] == "process"]
         rows += measured
