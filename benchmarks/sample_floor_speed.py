@@ -12,17 +12,19 @@ Library
 Sides
     immunomod: the scripts of the rules ``read_counts`` and ``filter_cells``, each in a fresh process as the workflow
     runs them, from triplet to ``counts.h5ad`` and from there to ``filtered.h5ad`` and its tables; their seconds are
-    added. scanpy: one fresh process (:func:`with_scanpy`). Scanpy has no cell calling, ambient RNA or MSC-immune
-    doublets: they are in immunomod's time alone. Every process has one thread.
+    added. scanpy: one fresh process (:func:`with_scanpy`), scrublet with exact neighbours, since its default,
+    pynndescent, compiles for a minute or more and fails on scipy's sparse arrays. Scanpy has no cell calling,
+    ambient RNA or MSC-immune doublets: they are in immunomod's time alone. Every process has one thread.
 
 Measures
     ``seconds`` are from the start of a process to its end, imports and compilation with them; ``cpu_seconds`` what it
     computed in them, which other users of the machine disturb less; ``peak_mb`` its highest resident memory (VmHWM).
     ``cache``: ``warm``, with the bytecode and the machine code that Python and numba keep from a run before, or
-    ``cold``, without, as in the first run after an installation. Steps are timed within the processes. ``total without
-    programme scores`` lacks ``score_programs`` on one side, and both ``score_genes`` and ``score_genes_cell_cycle`` on
-    the other; ``total without scores and doublets`` lacks scrublet, too. ``ratio`` is scanpy's seconds over
-    immunomod's, ``cpu_ratio`` the same of ``cpu_seconds``. The sides take turns; medians over ``--repeats``.
+    ``cold``, without, as in the first run after an installation (each side has its own). Steps are timed within the
+    processes. ``total without programme scores`` lacks ``score_programs`` on one side, and both ``score_genes`` and
+    ``score_genes_cell_cycle`` on the other; ``total without scores and doublets`` lacks scrublet, too. ``ratio`` is
+    scanpy's seconds over immunomod's, ``cpu_ratio`` the same of ``cpu_seconds``. The sides take turns; medians over
+    ``--repeats``.
 
 A second table, ``sample_floor_agreement.tsv``, says how far results agree.
 """
@@ -213,13 +215,11 @@ def with_immunomod(process: str, folder: Path, clock: Clock) -> None:
             setattr(steps, name, clock.time(name, getattr(steps, name)))
         written = {name: out / ("filtered.h5ad" if name == "filtered" else f"{name}.tsv") for name in TABLES}
         written["cells"] = out / "cells.tsv.gz"
-        outputs = _Named(written)
+        params = {"programs": [SHIPPED], "markers": REPOSITORY / "resources" / "markers", "sections": {}, "seed": 1}
         job = SimpleNamespace(
-            input=SimpleNamespace(counts=out / "counts.h5ad"),
-            output=outputs,
-            params=SimpleNamespace(
-                programs=[SHIPPED], markers=REPOSITORY / "resources" / "markers", sections={}, seed=1
-            ),
+            input=_Named(counts=out / "counts.h5ad"),
+            output=_Named(written),
+            params=SimpleNamespace(**params, own_limits={}),
         )
     job.log = [str(out / f"{process}.log")]
     script = REPOSITORY / "workflow" / "scripts" / f"{process}.py"
@@ -251,7 +251,8 @@ def with_scanpy(_process: str, folder: Path, clock: Clock) -> None:
     adata.obs.to_csv(folder / "scanpy_metrics.tsv", sep="\t")
     adata = adata[passing(adata.obs, QcSettings())].copy()
     run(sc.pp.filter_genes, adata, min_cells=3)
-    run(sc.pp.scrublet, adata, expected_doublet_rate=min(0.008 * adata.n_obs / 1000, 0.25), random_state=1)
+    rate = min(0.008 * adata.n_obs / 1000, 0.25)
+    run(sc.pp.scrublet, adata, expected_doublet_rate=rate, use_approx_neighbors=False, random_state=1)
     adata.obs[["doublet_score", "predicted_doublet"]].to_csv(folder / "scanpy_doublets.tsv", sep="\t")
     adata = adata[~adata.obs["predicted_doublet"].to_numpy(dtype=bool)].copy()
     adata.layers["counts"] = adata.X.copy()
@@ -331,7 +332,7 @@ def run_sides(folder: Path, sides: list[str], cache: Path) -> pd.DataFrame:
     (folder / "immunomod").mkdir(exist_ok=True)
     rows = []
     for side in sides:
-        measured = [row for name in PROCESSES[side] for row in in_fresh_process(side, name, folder, cache)]
+        measured = [row for name in PROCESSES[side] for row in in_fresh_process(side, name, folder, cache / side)]
         table = pd.DataFrame(measured)
         whole = table[table["step"] == "process"]
         rows += measured

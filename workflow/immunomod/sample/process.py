@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -133,7 +134,10 @@ def process_sample(
         counts[looked_at], settings.demultiplexing, settings.seed, reason == "", settings.doublets.author_values
     )
     var = counts.var
-    del counts  # where the caller holds it no longer, its matrix goes as soon as rows are taken from it
+    # Where the caller holds the object no longer, its matrix goes as soon as rows are taken from it; not before the
+    # collector runs, as an AnnData refers to itself.
+    del counts
+    gc.collect()
     if hashtags.donor is not None:
         obs["donor"] = pd.Categorical(hashtags.donor)
     for named in (hashtags.reason, _ruled_out_by_author(obs, settings)):
