@@ -44,7 +44,7 @@ def test_lists_every_fault_with_row_and_column(tmp_path):
     message = str(caught.value)
     assert "row 2, column sample: '../a' is not allowed here" in message
     assert "row 3, column source: empty, and must be given" in message
-    assert "row 4, column donor: one of donor, cells must be given" in message
+    assert "row 4, column donor: one of donor, cells, hashtags must be given" in message
 
 
 @pytest.mark.parametrize("row", [1, 2])

@@ -72,7 +72,7 @@ def test_numbers_and_names_are_those_of_the_csv_module(tmp_path_factory, table, 
     assert matrix.has_sorted_indices
     is_whole = expected == np.floor(expected)
     np.testing.assert_array_equal(matrix.toarray()[is_whole], expected[is_whole])
-    np.testing.assert_allclose(matrix.toarray()[~is_whole], expected[~is_whole], rtol=2**-24)
+    np.testing.assert_allclose(matrix.toarray()[~is_whole], expected[~is_whole], rtol=2**-24, atol=2.0**-149)
 
 
 @QUICK
