@@ -11,6 +11,7 @@ from report_helpers import Page
 
 from immunomod.programs import load_programs
 from immunomod.report.build import build_report
+from immunomod.sample.summary import NOT_OF_THE_SAMPLE
 
 SECTIONS = ["answer", "effects", "quality", "cells", "donors", "genes", "synthesis", "methods", "run"]
 ALL = [
@@ -135,7 +136,9 @@ def test_methods_tell_the_numbers_of_this_run(built):
     study = built("coculture")
     text = Page.parse(study.html).text
     qc = pd.read_csv(study.inputs.qc, sep="\t")
-    assert f"{qc['cells_before'].sum():,} cells entered and {qc['cells_after'].sum():,} passed" in text
+    outside = qc[[name for reason in NOT_OF_THE_SAMPLE if (name := f"cells_{reason}") in qc]].sum().sum()
+    entered = int(qc["cells_before"].sum() - outside)
+    assert f"{entered:,} cells entered and {qc['cells_after'].sum():,} passed" in text
     assert "at least 10 cells" in text and "immunomod 0.1.0" in text
     assert "limits 4 median absolute deviations" in text
 

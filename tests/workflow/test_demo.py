@@ -56,7 +56,17 @@ def test_positive_controls_agree_with_biology(demo):
     effects = read_tsv(demo.results / "contrasts" / CONTRAST / "program_effects.tsv")
     core = effects[(effects["program"] == "msc_ifng_core") & (effects["cell_class"] == "MSC")].iloc[0]
     assert core["fdr"] < 0.05 and core["effect"] > 0 and core["n_pairs"] == 4
-    assert core["effect_raw"] == core["effect"]
+    # 5% of partner RNA dilutes what MSC answer, and brings class II that they do not make
+    assert core["effect_raw"] != core["effect"] and abs(core["effect_raw"] - core["effect"]) < 0.3
+    class_ii = effects[(effects["program"] == "msc_mhc2") & (effects["cell_class"] == "MSC")].iloc[0]
+    assert class_ii["effect_raw"] > class_ii["effect"] > 0
+
+
+def test_what_leaked_is_told_per_replicate(demo):
+    leakage = read_tsv(next((demo.results / "pseudobulk").glob("*.leakage.tsv")))
+    mixed = leakage["sample"].str.endswith("coculture")
+    assert leakage.loc[mixed, "leaked_fraction"].between(0.03, 0.08).all()
+    assert (leakage.loc[~mixed, "leaked_fraction"] == 0).all()
 
 
 def test_untouched_programmes_are_not_called(against_truth):

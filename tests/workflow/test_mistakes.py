@@ -34,7 +34,7 @@ def run(folder: Path, rows: str, contrasts: str = CONTRAST, target: str = "all",
     (folder / "contrasts.tsv").write_text(CONTRASTS + contrasts)
     sheets = {"samples": "samples.tsv", "contrasts": "contrasts.tsv"}
     (folder / "config.yaml").write_text(yaml.safe_dump(sheets | config))
-    return snakemake(folder / "run", folder / "config.yaml", target, "--quiet", "host")
+    return snakemake(folder / "run", folder / "config.yaml", *target.split(), "--quiet", "host")
 
 
 @pytest.fixture
@@ -111,9 +111,10 @@ def test_a_truncated_gzip_stops_at_the_check(study):
 
 @pytest.mark.slow
 def test_an_edited_sheet_is_checked_again_and_fetches_nothing_again(study):
-    target = "results/acquire/study/manifest.tsv"
+    target = "results/acquire/study/manifest.tsv results/check/problems.tsv"
     first = run(study, ROWS, target=target).check()
     assert first.job_count() == 2
+    assert first.printed.index("rule check_study") < first.printed.index("rule acquire_dataset")
     assert "lists few genes" in first.printed
     problems = read_tsv(first.results / "check" / "problems.tsv")
     assert problems["severity"].tolist() == ["warning"] and problems["row"].tolist() == [2]
