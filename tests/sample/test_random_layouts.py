@@ -223,6 +223,8 @@ def reference_dense(content: bytes) -> pd.DataFrame | None:
         rows = list(csv.reader(lines, strict=True))
         while len(rows[0]) == 1:  # a title above the header
             rows = rows[1:]
+        if len(rows) == 1:  # a header alone: a table without genes
+            return pd.DataFrame(columns=rows[0][1:], dtype=float)
         names = rows[0] if len(rows[0]) == len(rows[1]) - 1 else rows[0][1:]
         values = [[float(value) for value in row[1:]] for row in rows[1:]]
         if any(len(row) != len(names) for row in values):
