@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse, stats
 
 from immunomod.sample.doublets import REGISTRY, PartnerDoublets, judge_partner_doublets, partner_doublets
-from immunomod.sample.doublets.partner import benjamini_hochberg, fit_background, negative_binomial_tail
+from immunomod.sample.doublets.partner import fit_background, negative_binomial_tail
 from immunomod.sample.settings import DoubletSettings
 from support.doublet_libraries import exclusive_genes, simulated
 
@@ -23,11 +23,6 @@ def test_the_tail_is_that_of_scipy(overdispersion):
     else:
         expected = stats.poisson.sf(counts - 1, mean)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-290)
-
-
-def test_rates_are_those_of_scipy():
-    p_values = np.random.default_rng(1).random(200) ** 3
-    np.testing.assert_allclose(benjamini_hochberg(p_values), stats.false_discovery_control(p_values))
 
 
 @pytest.mark.parametrize(("intercept", "slope"), [(400.0, 0.0), (0.0, 0.04), (60.0, 0.02)])

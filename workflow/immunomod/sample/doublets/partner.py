@@ -24,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-PARTNER = {"MSC": "immune", "immune": "MSC"}
+from immunomod.exclusive import PARTNER
+from immunomod.sample.empty_drops import benjamini_hochberg
+
 #: With fewer cells of a compartment there is nothing to hold a cell against.
 MIN_CELLS_PER_COMPARTMENT = 20
 _KEPT_SHARE = 0.7
@@ -257,14 +259,3 @@ def negative_binomial_tail(
     else:
         tail = gammainc(at_least_one, mean)
     return np.asarray(np.where(counts > 0, tail, 1.0))
-
-
-def benjamini_hochberg(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """False discovery rates of p-values (no missing ones), without scipy.stats, which takes a second to import."""
-    n = len(p_values)
-    order = np.argsort(p_values)
-    rates = p_values[order] * n / np.arange(1, n + 1)
-    rates = np.minimum.accumulate(rates[::-1])[::-1]
-    result = np.empty(n)
-    result[order] = np.minimum(rates, 1.0)
-    return result
