@@ -12,14 +12,9 @@ import scanpy as sc
 from scipy import linalg, sparse
 from sklearn.decomposition import PCA
 
-from immunomod.atlas.reduce import (
-    SampleGenes,
-    combine_gene_statistics,
-    is_left_out,
-    principal_components,
-    read_gene_columns,
-    shared_gene_axes,
-)
+from immunomod.atlas.components import principal_components
+from immunomod.atlas.reduce import read_gene_columns
+from immunomod.atlas.variable_genes import SampleGenes, combine_gene_statistics, is_left_out, shared_gene_axes
 
 
 def genes_of(sample: str, statistics: dict[str, float], dataset: str = "d", ids: bool = False) -> SampleGenes:
@@ -134,7 +129,7 @@ def test_columns_are_read_in_blocks_and_absent_genes_are_zero(tmp_path: Path, mo
 
 
 def test_components_equal_dense_pca(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("immunomod.atlas.reduce._ROWS_AT_ONCE", 64)
+    monkeypatch.setattr("immunomod.atlas.components._ROWS_AT_ONCE", 64)
     generator = np.random.default_rng(3)
     low_rank = generator.normal(size=(300, 8)) * np.arange(8, 0, -1) @ generator.normal(size=(8, 90))
     dense = np.where(generator.random((300, 90)) < 0.4, np.abs(low_rank), 0).astype(np.float32)

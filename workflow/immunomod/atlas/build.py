@@ -21,18 +21,12 @@ from scipy import sparse
 from immunomod import __version__
 from immunomod.atlas.annotate import Annotation, annotate
 from immunomod.atlas.cluster import absorb_small, choose_resolution, graph_of, leiden_stability, split_by, whole_groups
+from immunomod.atlas.components import Components, principal_components
 from immunomod.atlas.embed import umap_layout
 from immunomod.atlas.integrate import REGISTRY, Integration, integrate, same_batch_share
 from immunomod.atlas.markers import MarkerSet, load_markers
 from immunomod.atlas.neighbors import Neighbors, fuzzy_connectivities, nearest_neighbors
-from immunomod.atlas.reduce import (
-    Components,
-    SampleGenes,
-    combine_gene_statistics,
-    principal_components,
-    read_gene_columns,
-    shared_gene_axes,
-)
+from immunomod.atlas.reduce import Reduced, reduce_samples
 from immunomod.atlas.settings import AtlasSettings
 from immunomod.errors import UserError
 from immunomod.files import write_h5ad, write_tsv
@@ -68,13 +62,6 @@ class Atlas:
         write_h5ad(self.adata, h5ad)
 
 
-@dataclass(frozen=True)
-class _Reduced:
-    expression: sparse.csr_matrix
-    obs: pd.DataFrame
-    var: pd.DataFrame
-
-
 def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: AtlasSettings, seed: int) -> Atlas:
     """Build one atlas from the ``filtered.h5ad`` of its samples.
 
@@ -95,7 +82,7 @@ def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: At
         No sample has cells, samples are of several organisms, cell names repeat, or the integration key is unknown.
     """
     markers = load_markers(markers_folder)
-    reduced, organism = _reduce(sample_paths, markers, settings)
+    reduced = reduce_samples(sample_paths, markers, settings.n_variable_genes)
     variable = reduced.var["highly_variable"].to_numpy(dtype=bool)
     components = principal_components(sparse.csr_matrix(reduced.expression[:, variable]), settings.n_components)
     batches = _batches(reduced.obs, settings.integration_key)
@@ -107,7 +94,7 @@ def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: At
     leiden, fine, clustering = _cluster(connectivities, settings.leiden_resolution, seed)
     symbols = pd.Index(reduced.var["gene_symbol"])
     annotation = annotate(
-        reduced.expression, symbols, connectivities, fine, markers, organism, settings.annotation, seed
+        reduced.expression, symbols, connectivities, fine, markers, reduced.organism, settings.annotation, seed
     )
     leiden = whole_groups(leiden, fine)
     cluster = split_by(leiden, annotation.cell_class)
@@ -121,7 +108,7 @@ def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: At
         "floor": "atlas",
         "settings": settings.as_dict(),
         "seed": seed,
-        "organism": organism,
+        "organism": reduced.organism,
         "integration": integration.method,
         "integration_reason": integration.reason,
         "n_neighbors": n_neighbors,
@@ -133,71 +120,7 @@ def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: At
     return Atlas(adata, clusters, clustering, table)
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def _reduce(paths: Sequence[Path], markers: MarkerSet, settings: AtlasSettings) -> tuple[_Reduced, str]:
-    read = sorted((_read_axes(path) for path in paths), key=lambda item: (item[1].sample, str(item[0])))
-    read = [item for item in read if item[1].n_cells > 0]
-    if not read:
-        given = ", ".join(str(path) for path in paths) or "no file"
-        raise UserError(
-            f"No sample of this atlas has a cell that passed quality control (read: {given}). Look at samples/qc.tsv "
-            "for the filter that removed them, or take the dataset out of the samples table."
-        )
-    organism = _organism({obs_organism for _, _, _, obs_organism in read})
-    obs = _joined_obs([item[2] for item in read])
-    axes = shared_gene_axes([item[1] for item in read])
-    table = combine_gene_statistics(axes, settings.n_variable_genes)
-    if not table["highly_variable"].any():
-        raise UserError("The samples of this atlas share no gene. Check that they use the same gene ids or symbols.")
-    is_marker = table["gene_symbol"].isin(markers.symbols(organism))
-    kept = table[table["highly_variable"] | is_marker].assign(marker=is_marker)
-    blocks = []
-    for (path, *_), axis in zip(read, axes, strict=True):
-        position = axis.var.index.get_indexer(kept.index)
-        if "_column" in axis.var:
-            position = np.where(position >= 0, axis.var["_column"].to_numpy()[position], -1)
-        blocks.append(read_gene_columns(path, position))
-    return _Reduced(sparse.vstack(blocks, format="csr"), obs, kept), organism
-
-
-def _read_axes(path: Path) -> tuple[Path, SampleGenes, pd.DataFrame, str]:
-    import h5py
-    from anndata.io import read_elem
-
-    if not path.is_file():
-        raise UserError(f"{path} does not exist. Run the sample floor for this sample first.")
-    with h5py.File(path, "r") as handle:
-        obs, var = read_elem(handle["obs"]), read_elem(handle["var"])
-    sample = str(obs["sample"].iloc[0]) if len(obs) else path.parent.name
-    dataset = str(obs["dataset"].iloc[0]) if len(obs) and "dataset" in obs else ""
-    organism = str(obs["organism"].iloc[0]) if len(obs) and "organism" in obs else ""
-    obs = obs.assign(
-        **{name: obs[name].astype(str) for name in obs if isinstance(obs[name].dtype, pd.CategoricalDtype)}
-    )
-    return path, SampleGenes(sample, dataset, var, len(obs)), obs, organism
-
-
-def _organism(named: set[str]) -> str:
-    found = {"human" if name in ("", "nan") else name for name in named}
-    if len(found) > 1:
-        raise UserError(
-            f"This atlas mixes organisms ({', '.join(sorted(found))}); genes of one are not genes of another. "
-            "List one atlas per organism under `atlases` in the config."
-        )
-    return found.pop()
-
-
-def _joined_obs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    obs = pd.concat(tables)
-    if obs.index.has_duplicates:
-        name = obs.index[obs.index.duplicated()][0]
-        raise UserError(f"Two cells are both named {name!r}. Give every library its own `sample` in the samples table.")
-    for column in obs:
-        if obs[column].dtype == object:
-            obs[column] = obs[column].where(obs[column].notna(), "").astype(str).replace("nan", "")
-    return obs
+# --- batches ---------------------------------------------------------------------------------------------------------
 
 
 def _batches(obs: pd.DataFrame, key: str) -> list[str]:
@@ -261,7 +184,7 @@ def _natural_order(labels: set[str]) -> list[str]:
 
 
 def _cluster_table(
-    obs: pd.DataFrame, leiden: NDArray[np.int64], fine: NDArray[np.int64], annotation: Annotation, reduced: _Reduced
+    obs: pd.DataFrame, leiden: NDArray[np.int64], fine: NDArray[np.int64], annotation: Annotation, reduced: Reduced
 ) -> pd.DataFrame:
     """One row per cluster: its class, how sure, what came second, its cells, its genes."""
     groups = annotation.groups
@@ -293,7 +216,7 @@ def _cluster_table(
     return pd.DataFrame(rows)
 
 
-def _top_genes(reduced: _Reduced, cells: NDArray[np.bool_], count: int = 5) -> str:
+def _top_genes(reduced: Reduced, cells: NDArray[np.bool_], count: int = 5) -> str:
     """The genes whose mean log expression exceeds that of the other cells most."""
     inside = np.asarray(reduced.expression[cells].mean(axis=0)).ravel()
     outside = 0.0 if cells.all() else np.asarray(reduced.expression[~cells].mean(axis=0)).ravel()
@@ -349,7 +272,7 @@ def _caution(batches: Sequence[str], obs: pd.DataFrame) -> str:
     )
 
 
-def _assemble(reduced: _Reduced, obs: pd.DataFrame, components: Components, integration: Integration) -> AnnData:
+def _assemble(reduced: Reduced, obs: pd.DataFrame, components: Components, integration: Integration) -> AnnData:
     from anndata import AnnData
 
     var = reduced.var.copy()

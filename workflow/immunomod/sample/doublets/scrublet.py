@@ -178,7 +178,7 @@ def _loadings(matrix: sparse.csr_matrix, mean: NDArray[np.float64]) -> NDArray[n
             return np.asarray(vectors[:, ::-1])
         except ArpackError:
             pass
-    from immunomod.atlas.reduce import principal_components
+    from immunomod.atlas.components import principal_components
 
     return principal_components(matrix, N_COMPONENTS).loadings
 
