@@ -37,7 +37,7 @@ def integrate(components: NDArray[np.float32], batches: Sequence[str], method: s
     return Integration(REGISTRY[method].run(components, batches, seed), method, f"aligned {n_batches} batches")
 
 
-def same_batch_share(neighbor_indices: NDArray[np.int64], batches: Sequence[str]) -> tuple[float, float]:
+def same_batch_share(neighbor_indices: NDArray[np.int32], batches: Sequence[str]) -> tuple[float, float]:
     """Mean share of a cell's neighbours that come from its own batch, and what chance would give.
 
     Near chance: batches are mixed. Near one: they stay apart, by technique or because they hold other cell classes.
