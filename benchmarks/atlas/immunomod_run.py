@@ -2,8 +2,8 @@
 
     python immunomod_run.py STUDY OUT [--threads 2] [--integration none]
 
-Of the sample floor only what the contestants do too: limits of quality control, normalisation, gene statistics. Doublets,
-ambient RNA, cell calling and programme scores are off (benchmarks/sample_floor_speed.py measures the whole floor).
+Of the sample floor only what the contestants do too: limits of quality control, normalisation, gene statistics.
+Doublets, ambient RNA, cell calling and programme scores are off (benchmarks/sample_floor_speed.py measures the floor).
 """
 
 from __future__ import annotations

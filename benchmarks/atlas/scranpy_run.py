@@ -56,7 +56,7 @@ def main(study: Path, out: Path) -> None:
     }
     near = knncolle.find_knn(knncolle.build_index(knncolle.AnnoyParameters(), np.ascontiguousarray(components.T)), 14)
     save(
-        out, steps, adata.obs_names[kept], clusters, components, np.asarray(near.index).reshape(len(components), -1),
+        out, steps, adata.obs_names[kept], clusters, components, np.asarray(near.index),
         markers, [symbols[i] for i in np.asarray(variable)], np.asarray(pca["rotation"]),
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ class Steps:
         self._wall, self._cpu = time.monotonic(), _cpu()
 
     def __call__(self, name: str) -> None:
+        """A step is done."""
         wall, cpu = time.monotonic(), _cpu()
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         row = {"step": name, "wall_s": wall - self._wall, "cpu_s": cpu - self._cpu, "peak_mb": peak / 1024}
