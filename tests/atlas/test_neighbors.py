@@ -32,6 +32,49 @@ def test_fewer_cells_than_neighbors() -> None:
     assert nearest_neighbors(points(4), 15).indices.shape == (4, 4)
 
 
+def clustered(n_cells: int, seed: int = 3) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(scale=4, size=(12, 20))
+    spread = np.linspace(1.5, 0.5, 20)
+    return (centres[generator.integers(12, size=n_cells)] + generator.normal(size=(n_cells, 20)) * spread).astype("f4")
+
+
+def test_lists_find_the_neighbors_of_many_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = clustered(12_000)
+    exact = nearest_neighbors(data, 15)
+    monkeypatch.setattr("immunomod.atlas.neighbors.EXACT_CELLS", 5_000)
+    monkeypatch.setattr("immunomod.atlas.neighbors._COMPARED_CELLS", 2_500)
+    found = nearest_neighbors(data, 15)
+    recall = np.mean([len(set(a) & set(b)) / 15 for a, b in zip(exact.indices, found.indices, strict=True)])
+    assert recall > 0.99
+    assert all(len(set(row)) == 15 for row in found.indices.tolist())
+    np.testing.assert_allclose(
+        found.distances, np.linalg.norm(data[found.indices] - data[:, None], axis=2), rtol=1e-4, atol=1e-5
+    )
+    assert (np.diff(found.distances, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize("exact_cells", [100, 10_000])
+def test_neighbors_do_not_depend_on_threads(exact_cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("immunomod.atlas.neighbors.EXACT_CELLS", exact_cells)
+    monkeypatch.setattr("immunomod.atlas.neighbors._ROWS_AT_ONCE", 500)
+    data = clustered(4_000)
+    one, three = nearest_neighbors(data, 15), nearest_neighbors(data, 15, threads=3)
+    np.testing.assert_array_equal(one.indices, three.indices)
+    np.testing.assert_array_equal(one.distances, three.distances)
+    np.testing.assert_array_equal(fuzzy_connectivities(one).data, fuzzy_connectivities(three, threads=3).data)
+
+
+def test_thousands_of_identical_cells_are_compared_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They all fall into one list; each is held against a window of cells beside it, not against every one."""
+    monkeypatch.setattr("immunomod.atlas.neighbors.EXACT_CELLS", 1_000)
+    monkeypatch.setattr("immunomod.atlas.neighbors._COMPARED_CELLS", 1_000)
+    data = np.concatenate([np.ones((5_000, 8)), clustered(2_000)[:, :8]]).astype(np.float32)
+    found = nearest_neighbors(data, 10)
+    assert (found.distances[:5_000] == 0).all() and (found.indices[:5_000] < 5_000).all()
+    assert all(len(set(row)) == 10 for row in found.indices.tolist())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("duplicated", [False, True])
 def test_weights_equal_umap_learn(duplicated: bool) -> None:

@@ -1,4 +1,4 @@
-"""Exact principal components of a sparse matrix, without a dense copy of it."""
+"""Exact principal components of a sparse matrix, without a dense or a centred copy of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-_ROWS_AT_ONCE = 4096
+from immunomod.parallel import for_each, one_blas_thread, row_blocks
+
+_ROWS_AT_ONCE = 8192
+# Parts of the rows that are summed apart and then together, in this order on any number of threads. Each needs a
+# genes x genes matrix of its own.
+_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -20,27 +25,51 @@ class Components:
     variance_ratio: NDArray[np.float64]
 
 
-def principal_components(matrix: sparse.csr_matrix, n_components: int) -> Components:
+def principal_components(matrix: sparse.csr_matrix, n_components: int, threads: int = 1) -> Components:
     """Exact PCA of a sparse cells x genes matrix, centred by gene and not scaled.
 
-    The genes x genes covariance is summed over blocks of rows, so the matrix is never dense as a whole, and its
-    leading eigenvectors are taken (LAPACK, no random start). Each component's sign makes its largest loading
-    positive. At most ``min(cells - 1, genes)`` components come back.
+    The genes x genes covariance is ``X'X / (n - 1)`` less the means' share, summed over the non-zeros in float64 (a
+    cell with 300 of 2,000 genes costs 45,000 products, a hundredth of a dense row's), and its leading eigenvectors are
+    taken (LAPACK, no random start). Each component's sign makes its largest loading positive. At most
+    ``min(cells - 1, genes)`` components come back. The result does not depend on ``threads``.
     """
     n_cells, n_genes = matrix.shape
-    mean = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
-    covariance = np.zeros((n_genes, n_genes))
-    for start in range(0, n_cells, _ROWS_AT_ONCE):
-        centred = matrix[start : start + _ROWS_AT_ONCE].toarray().astype(np.float64) - mean
-        covariance += centred.T @ centred
-    covariance /= max(n_cells - 1, 1)
+    matrix = sparse.csr_matrix(matrix, dtype=np.float32)
+    if not matrix.has_sorted_indices:
+        matrix = matrix.sorted_indices()
+    # (scipy's own sum would add float32 numbers, whatever dtype is asked for)
+    mean = np.bincount(matrix.indices, weights=matrix.data, minlength=n_genes) / n_cells
+    covariance = (_products(matrix, threads) - n_cells * np.outer(mean, mean)) / max(n_cells - 1, 1)
 
     kept = max(1, min(n_components, n_cells - 1, n_genes))
-    values, vectors = linalg.eigh(covariance, subset_by_index=(n_genes - kept, n_genes - 1))
+    with one_blas_thread():
+        values, vectors = linalg.eigh(covariance, subset_by_index=(n_genes - kept, n_genes - 1))
     values, vectors = np.clip(values[::-1], 0, None), vectors[:, ::-1]
     largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(kept)]
-    vectors = vectors * np.where(largest < 0, -1.0, 1.0)
-    scores = np.asarray(matrix @ vectors) - mean @ vectors
+    vectors = np.ascontiguousarray(vectors * np.where(largest < 0, -1.0, 1.0))
+    scores = np.empty((n_cells, kept), dtype=np.float32)
+
+    def project(rows: slice) -> None:
+        scores[rows] = matrix[rows] @ vectors - mean @ vectors
+
+    for_each(row_blocks(n_cells, _ROWS_AT_ONCE), project, threads)
     total = float(np.trace(covariance))
     ratio = values / total if total > 0 else np.zeros(kept)
-    return Components(scores.astype(np.float32), vectors, ratio)
+    return Components(scores, vectors, ratio)
+
+
+def _products(matrix: sparse.csr_matrix, threads: int) -> NDArray[np.float64]:
+    """``X'X``, both triangles."""
+    from immunomod.atlas.components_kernel import add_products
+
+    n_cells, n_genes = matrix.shape
+    columns = matrix.indices.astype(np.uint32)
+
+    def part(rows: slice) -> NDArray[np.float64]:
+        products = np.zeros((n_genes, n_genes))
+        add_products(matrix.indptr, columns, matrix.data, rows.start, rows.stop, products)
+        return products
+
+    parts = row_blocks(n_cells, max(_ROWS_AT_ONCE, -(-n_cells // _PARTS)))
+    upper = sum(for_each(parts, part, threads))
+    return np.asarray(upper + np.triu(upper, 1).T, dtype=np.float64)
