@@ -4,7 +4,7 @@ Run from the repository: ``python benchmarks/integration.py [--draws N]``; about
 ``benchmarks/results/integration.tsv``, one row per simulated study and method.
 
 Each draw is a study of four donors and three arms (MSC alone, immune cells alone, co-culture) with planted effects, in
-one of five designs and with gene-wise batch effects of 0 to 1 log2 units (``simulate/batches.py``): batches are donors;
+one of five designs and with gene-wise batch effects of 0 to 1.2 log2 units (``simulate/batches.py``), most of them shallow: batches are donors;
 two days of two donors each; single libraries; arms (confounded with what is asked); or donors who gave either the
 references or the co-cultures. Every method is then taken to where a user meets it: graph, fine clusters, classes named
 by markers, pseudobulks.
@@ -38,10 +38,11 @@ sys.path[:0] = [str(REPOSITORY / "workflow"), str(REPOSITORY / "tests")]
 
 from support.batch_truth import truth_of_methods  # noqa: E402
 
-#: Design and strength of batch effects of each draw.
+#: Design, strength of batch effects and mean molecules of a lymphocyte of each draw.
 DRAWS = (
-    ("donors", 0.0), ("donors", 0.3), ("donors", 0.6), ("donors", 1.0), ("days", 0.4),
-    ("days", 0.8), ("libraries", 0.4), ("libraries", 0.8), ("arms", 0.5), ("unpaired", 0.5),
+    ("donors", 0.0, 600.0), ("donors", 0.4, 600.0), ("donors", 0.8, 600.0), ("donors", 1.2, 1700.0),
+    ("days", 0.5, 600.0), ("days", 1.0, 900.0), ("libraries", 0.4, 600.0), ("libraries", 0.8, 900.0),
+    ("arms", 0.6, 600.0), ("unpaired", 0.6, 600.0),
 )  # fmt: skip
 
 
@@ -54,14 +55,14 @@ def main() -> None:
     options = parser.parse_args()
     tables = []
     for number in range(options.draws):
-        kind, sd = DRAWS[number % len(DRAWS)]
+        kind, sd, depth = DRAWS[number % len(DRAWS)]
         seed = options.seed + number
         with tempfile.TemporaryDirectory() as folder:
-            table = truth_of_methods(Path(folder), kind, sd, seed)
+            table = truth_of_methods(Path(folder), kind, sd, seed, depth=depth)
         table.insert(0, "draw", number + 1)
         tables.append(table)
         columns = ["method", "key", "score", "ari_classes", "ari_leiden", "effect_error", "truth_score", "chosen"]
-        print(f"draw {number + 1}: batches are {kind}, {sd:g} log2 units\n{table[columns].to_string()}", flush=True)
+        print(f"draw {number + 1}: batches are {kind}, {sd:g} log2 units, depth {depth:g}\n{table[columns].to_string()}", flush=True)
     result = pd.concat(tables, ignore_index=True)
     chosen = result[result["chosen"]]
     print(f"within 5% of the best: {int(chosen['within_5_percent'].sum())} of {len(chosen)} draws")

@@ -85,11 +85,17 @@ def write_samples(study: BatchStudy, folder: Path, with_batch: bool = True) -> l
 
 def batch_atlas(
     folder: Path, kind: str, sd: float, seed: int, *, cells_scale: float = 1.0, effect_scale: float = 1.0,
-    n_genes: int = 2000, with_batch: bool = True,
+    depth: float = 1700.0, n_genes: int = 2000, with_batch: bool = True,
 ) -> BatchAtlas:  # fmt: skip
     """Simulate, write, reduce: everything before integration."""
     settings = SimulationSettings(
-        n_donors=4, cells_scale=cells_scale, effect_scale=effect_scale, seed=seed, doublet_rate=0.0, damaged_rate=0.0
+        n_donors=4,
+        cells_scale=cells_scale,
+        effect_scale=effect_scale,
+        depth=depth,
+        seed=seed,
+        doublet_rate=0.0,
+        damaged_rate=0.0,
     )
     study = simulate_in_batches(settings, design(kind, sd))
     paths = write_samples(study, folder, with_batch)

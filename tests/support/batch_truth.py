@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from support.batch_studies import BatchAtlas, batch_atlas, true_classes
 
 from immunomod.atlas.annotate import annotate
 from immunomod.atlas.cluster import absorb_small, graph_of, leiden
@@ -17,6 +16,7 @@ from immunomod.atlas.integration.settings import IntegrationSettings
 from immunomod.atlas.neighbors import fuzzy_connectivities, nearest_neighbors
 from immunomod.atlas.settings import AnnotationSettings
 from immunomod.simulate.settings import REFERENCE_ARM
+from support.batch_studies import BatchAtlas, batch_atlas, true_classes
 
 
 def truth_of_methods(folder: Path, kind: str, sd: float, seed: int, **options: float) -> pd.DataFrame:

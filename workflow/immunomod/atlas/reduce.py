@@ -52,8 +52,7 @@ def reduce_samples(paths: Sequence[Path], markers: MarkerSet, n_variable_genes: 
     UserError
         No sample has cells, samples are of several organisms or share no gene, or cell names repeat.
     """
-    read = sorted((_read_axes(path) for path in paths), key=lambda item: (item[1].sample, str(item[0])))
-    read = [item for item in read if item[1].n_cells > 0]
+    read = _read_in_order(paths)
     if not read:
         given = ", ".join(str(path) for path in paths) or "no file"
         raise UserError(
@@ -70,11 +69,38 @@ def reduce_samples(paths: Sequence[Path], markers: MarkerSet, n_variable_genes: 
     kept = table[table["highly_variable"] | is_marker].assign(marker=is_marker)
     blocks = []
     for (path, *_), axis in zip(read, axes, strict=True):
-        position = axis.var.index.get_indexer(kept.index)
-        if "_column" in axis.var:
-            position = np.where(position >= 0, axis.var["_column"].to_numpy()[position], -1)
-        blocks.append(read_gene_columns(path, position))
+        blocks.append(read_gene_columns(path, _positions(axis, kept.index)))
     return Reduced(sparse.vstack(blocks, format="csr"), obs, kept, organism)
+
+
+def variable_counts(paths: Sequence[Path], reduced: Reduced) -> sparse.csr_matrix:
+    """Raw counts of the variable genes of ``reduced``, float32 CSR: its cells x its ``highly_variable`` genes.
+
+    ``paths``: the files that ``reduced`` came from, in any order. Counts are read from ``layers["counts"]``, a block of
+    one sample at a time.
+    """
+    read = _read_in_order(paths)
+    genes = reduced.var.index[reduced.var["highly_variable"].to_numpy(dtype=bool)]
+    axes = shared_gene_axes([item[1] for item in read])
+    blocks = [
+        read_gene_columns(path, _positions(axis, genes), "layers/counts")
+        for (path, *_), axis in zip(read, axes, strict=True)
+    ]
+    return sparse.vstack(blocks, format="csr")
+
+
+def _read_in_order(paths: Sequence[Path]) -> list[tuple[Path, SampleGenes, pd.DataFrame, str]]:
+    """Cells and genes of the samples that have cells, in the order of their names."""
+    read = sorted((_read_axes(path) for path in paths), key=lambda item: (item[1].sample, str(item[0])))
+    return [item for item in read if item[1].n_cells > 0]
+
+
+def _positions(axis: SampleGenes, genes: pd.Index) -> NDArray[np.int64]:
+    """Columns of a sample's file that hold ``genes``; -1 where it lacks one."""
+    position = axis.var.index.get_indexer(genes)
+    if "_column" in axis.var:
+        position = np.where(position >= 0, axis.var["_column"].to_numpy()[position], -1)
+    return np.asarray(position, dtype=np.int64)
 
 
 def _read_axes(path: Path) -> tuple[Path, SampleGenes, pd.DataFrame, str]:
@@ -115,16 +141,16 @@ def _joined_obs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return obs
 
 
-def read_gene_columns(path: Path, columns: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Columns of ``X`` of one ``filtered.h5ad``, as float32 CSR (cells x ``len(columns)``).
+def read_gene_columns(path: Path, columns: NDArray[np.int64], element: str = "X") -> sparse.csr_matrix:
+    """Columns of ``X`` (or of another matrix, ``layers/counts``) of one ``filtered.h5ad``, as float32 CSR (cells x ``len(columns)``).
 
     ``columns`` are positions in the file's ``var``; -1 stands for a gene that the sample lacks and gives zeros. The
-    file's matrix is read in blocks of rows, its count layer not at all.
+    matrix is read in blocks of rows, the file's other matrices not at all.
     """
     import h5py
 
     present = columns >= 0
-    blocks = [block[:, columns[present]].astype(np.float32) for block in _row_blocks(h5py.File(path, "r"), path)]
+    blocks = [block[:, columns[present]].astype(np.float32) for block in _row_blocks(h5py.File(path, "r"), path, element)]
     found = sparse.vstack(blocks, format="csr") if blocks else sparse.csr_matrix((0, int(present.sum())))
     place = sparse.csr_matrix(
         (np.ones(int(present.sum()), dtype=np.float32), (np.arange(present.sum()), np.flatnonzero(present))),
@@ -133,14 +159,16 @@ def read_gene_columns(path: Path, columns: NDArray[np.int64]) -> sparse.csr_matr
     return sparse.csr_matrix(found @ place, dtype=np.float32)
 
 
-def _row_blocks(handle, path: Path) -> Iterator[sparse.csr_matrix]:  # type: ignore[no-untyped-def]
+def _row_blocks(handle, path: Path, element: str) -> Iterator[sparse.csr_matrix]:  # type: ignore[no-untyped-def]
     from anndata.io import sparse_dataset
 
     with handle:
-        group = handle["X"]
+        if element not in handle:
+            raise UserError(f"{path} has no {element}. Write the sample again.")
+        group = handle[element]
         is_sparse = hasattr(group, "keys")
         matrix = sparse_dataset(group) if is_sparse else group
         if is_sparse and matrix.format != "csr":
-            raise UserError(f"{path}: X is stored as {matrix.format}; the atlas reads CSR. Write the sample again.")
+            raise UserError(f"{path}: {element} is stored as {matrix.format}; the atlas reads CSR. Write the sample again.")
         for start in range(0, matrix.shape[0], _ROWS_AT_ONCE):
             yield sparse.csr_matrix(matrix[start : start + _ROWS_AT_ONCE])

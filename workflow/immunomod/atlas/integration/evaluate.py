@@ -2,8 +2,8 @@
 
 Batches are to mix among cells of one class **and one condition**: there, all that differs is donor and technique.
 Mixing across conditions is no merit, since it may be the effect that was removed. What is measured are neighbourhoods,
-because coordinates and graphs both have them; silhouettes and principal component regression are reported where there are
-coordinates and do not enter the score (silhouettes mislead about integration: Rautenstrauch and Ohler 2025,
+because coordinates and graphs both have them; silhouettes and principal component regression are reported where there
+are coordinates and do not enter the score (silhouettes mislead about integration: Rautenstrauch and Ohler 2025,
 doi:10.1038/s41587-025-02743-4).
 """
 
@@ -199,7 +199,7 @@ class Judge:
 
 
 def same_batch_share(
-    neighbor_indices: NDArray[np.int64], batches: Sequence[str] | NDArray[np.object_]
+    neighbor_indices: NDArray[np.integer], batches: Sequence[str] | NDArray[np.object_]
 ) -> tuple[float, float]:
     """Mean share of a cell's neighbours that come from its own batch, and what chance would give.
 

@@ -20,7 +20,7 @@ _ROWS_AT_ONCE = 1024
 
 
 def lisi(
-    indices: NDArray[np.int64], distances: NDArray[np.floating], codes: NDArray[np.int64], perplexity: float
+    indices: NDArray[np.integer], distances: NDArray[np.floating], codes: NDArray[np.int64], perplexity: float
 ) -> NDArray[np.float64]:
     """Local inverse Simpson index of every cell: the effective number of ``codes`` around it.
 
@@ -76,7 +76,7 @@ def _perplexity_weights(distances: NDArray[np.floating], perplexity: float) -> N
     return weights
 
 
-def kbet_acceptance(indices: NDArray[np.int64], codes: NDArray[np.int64], alpha: float = 0.05) -> NDArray[np.bool_]:
+def kbet_acceptance(indices: NDArray[np.integer], codes: NDArray[np.int64], alpha: float = 0.05) -> NDArray[np.bool_]:
     """Cells whose neighbours' batches pass a chi-squared test against the batches' shares among all cells.
 
     Büttner et al. 2019, doi:10.1038/s41592-018-0254-1. ``indices``: cells x k; ``codes``: batch of every cell.
@@ -92,7 +92,7 @@ def kbet_acceptance(indices: NDArray[np.int64], codes: NDArray[np.int64], alpha:
     return np.asarray(chi2.sf(statistic, max(n_batches - 1, 1)) >= alpha)
 
 
-def largest_component_share(indices: NDArray[np.int64], members: NDArray[np.bool_]) -> float:
+def largest_component_share(indices: NDArray[np.integer], members: NDArray[np.bool_]) -> float:
     """Share of ``members`` in the largest strongly connected part of the neighbour graph among them."""
     from scipy.sparse.csgraph import connected_components
 

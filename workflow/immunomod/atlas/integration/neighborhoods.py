@@ -29,10 +29,10 @@ class Space:
     walk: sparse.csr_matrix | None
 
     @classmethod
-    def of(cls, aligned: Aligned, n_neighbors: int) -> Space:
+    def of(cls, aligned: Aligned, n_neighbors: int, threads: int = 1) -> Space:
         """The space that a method made; the graph that clusters are found on has ``n_neighbors`` a cell."""
         if aligned.neighbors is None:
-            nearest = nearest_neighbors(aligned.coordinates, n_neighbors)
+            nearest = nearest_neighbors(aligned.coordinates, n_neighbors, threads)
             return cls(aligned.coordinates, nearest, fuzzy_connectivities(nearest), None)
         graph = fuzzy_connectivities(aligned.neighbors)
         out = np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1e-12)
@@ -42,7 +42,7 @@ class Space:
             walk = walk @ step
         return cls(aligned.coordinates, aligned.neighbors, graph, sparse.csr_matrix(walk))
 
-    def neighbors(self, members: NDArray[np.int64], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def neighbors(self, members: NDArray[np.int64], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The ``k`` nearest other cells among ``members``, for each of them.
 
         Returns
@@ -62,7 +62,7 @@ class Space:
         first = np.searchsorted(row, np.arange(len(members)))
         rank = np.arange(len(row)) - first[row]
         kept = rank < k
-        indices = np.full((len(members), k), -1, dtype=np.int64)
+        indices = np.full((len(members), k), -1, dtype=np.int32)
         distances = np.full((len(members), k), np.inf, dtype=np.float32)
         indices[row[kept], rank[kept]] = column[kept]
         distances[row[kept], rank[kept]] = -np.log(np.maximum(chance[kept], 1e-30))
