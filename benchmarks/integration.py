@@ -62,7 +62,10 @@ def main() -> None:
         table.insert(0, "draw", number + 1)
         tables.append(table)
         columns = ["method", "key", "score", "ari_classes", "ari_leiden", "effect_error", "truth_score", "chosen"]
-        print(f"draw {number + 1}: batches are {kind}, {sd:g} log2 units, depth {depth:g}\n{table[columns].to_string()}", flush=True)
+        print(
+            f"draw {number + 1}: batches are {kind}, {sd:g} log2 units, depth {depth:g}\n{table[columns].to_string()}",
+            flush=True,
+        )
     result = pd.concat(tables, ignore_index=True)
     chosen = result[result["chosen"]]
     print(f"within 5% of the best: {int(chosen['within_5_percent'].sum())} of {len(chosen)} draws")

@@ -37,23 +37,85 @@ def test_leiden_is_the_same_for_the_same_seed_whatever_was_drawn_before(connecti
 
 
 def test_leiden_modularity_equals_its_definition(connectivities: sparse.csr_matrix) -> None:
-    labels, stability, modularity = cluster.leiden_stability(cluster.graph_of(connectivities), 0.5, seed=1)
+    found = cluster.cluster_at(cluster.graph_of(connectivities), 0.5, seed=1)
+    labels = found.labels
     weights = connectivities.toarray().astype(float)
     degree = weights.sum(axis=1)
     same = labels[:, None] == labels[None, :]
     expected = ((weights - 0.5 * np.outer(degree, degree) / degree.sum()) * same).sum() / degree.sum()
-    assert modularity == pytest.approx(expected, abs=1e-6)
-    assert stability == pytest.approx(1.0)
+    assert found.modularity == pytest.approx(expected, abs=1e-6)
+    assert found.stability_ari == pytest.approx(1.0)
+    assert found.subsample_ari == pytest.approx(1.0)
     assert adjusted_rand_score(labels, TRUTH) == pytest.approx(1.0)
 
 
-def test_the_wanted_resolution_stays_unless_another_is_clearly_more_stable() -> None:
-    stable, reason = cluster._choice(pd.Series({0.5: 1.0, 1.0: 0.95, 2.0: 0.4}), 1.0)
-    assert stable == 1.0 and "asked for" in reason
-    kept, _ = cluster._choice(pd.Series({0.5: 0.72, 1.0: 0.7, 2.0: 0.4}), 1.0)
-    assert kept == 1.0
-    moved, reason = cluster._choice(pd.Series({0.5: 0.97, 1.0: 0.7, 2.0: 0.4}), 1.0)
-    assert moved == 0.5 and "most stable" in reason
+def measured(rows: list[tuple[float, float, float, float]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["resolution", "stability_ari", "subsample_ari", "silhouette"])
+
+
+def test_auto_takes_the_best_separated_of_the_stable_resolutions() -> None:
+    chosen, reason = cluster._choice(measured([(0.5, 1, 0.99, 0.2), (1.0, 0.98, 0.97, 0.3), (2.0, 0.6, 0.9, 0.5)]))
+    assert chosen == 1.0 and "best separated" in reason
+
+
+def test_of_equally_separated_resolutions_auto_takes_the_finest() -> None:
+    chosen, reason = cluster._choice(measured([(0.5, 1, 1, 0.31), (1.0, 0.97, 0.98, 0.30), (2.0, 0.96, 0.96, 0.1)]))
+    assert chosen == 1.0 and "finest" in reason
+
+
+def test_stability_is_the_lesser_of_seeds_and_subsamples() -> None:
+    chosen, _ = cluster._choice(measured([(0.5, 1, 1, 0.3), (1.0, 1, 0.5, 0.4)]))
+    assert chosen == 0.5
+
+
+def test_one_cluster_at_every_resolution_is_a_choice_too() -> None:
+    chosen, reason = cluster._choice(measured([(0.5, 1, 1, np.nan), (1.0, 1, 1, np.nan)]))
+    assert chosen == 0.5 and "no resolution" in reason
+
+
+def cells_of_classes(n_cells: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(n_classes, size=n_cells)
+    centres = generator.normal(scale=4, size=(n_classes, 8))
+    return (centres[truth] + generator.normal(size=(n_cells, 8))).astype(np.float32), truth
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_chosen_resolution_recovers_the_classes(seed: int) -> None:
+    data, truth = cells_of_classes(800, 7, seed)
+    graph = cluster.cell_graph(fuzzy_connectivities(nearest_neighbors(data, 15)), seed=1)
+    chosen, table = cluster.choose_resolution(graph, data, "auto", seed=1)
+    assert adjusted_rand_score(chosen.labels[graph.node_of_cell], truth) > 0.95
+    assert table["chosen"].sum() == 1
+
+
+def test_noise_without_clusters_is_unstable() -> None:
+    """The negative control: among cells without classes no resolution repeats itself on subsamples."""
+    data = np.random.default_rng(0).normal(size=(800, 8)).astype(np.float32)
+    graph = cluster.cell_graph(fuzzy_connectivities(nearest_neighbors(data, 15)), seed=1)
+    assert cluster.cluster_at(graph.graph, 1.0, seed=1).subsample_ari < 0.7
+
+
+def test_a_resolution_asked_for_is_taken(connectivities: sparse.csr_matrix) -> None:
+    graph = cluster.cell_graph(connectivities, seed=1)
+    points = np.random.default_rng(0).normal(size=(180, 3)).astype(np.float32)
+    chosen, table = cluster.choose_resolution(graph, points, 2.0, seed=1)
+    assert chosen.resolution == 2.0 and list(table["resolution"]) == [1.0, 2.0, 4.0]
+
+
+def test_micro_clusters_keep_modularity_and_find_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, truth = cells_of_classes(2_000, 6, seed=5)
+    connectivities = fuzzy_connectivities(nearest_neighbors(data, 15))
+    direct = cluster.cluster_at(cluster.graph_of(connectivities), 0.5, seed=1)
+    monkeypatch.setattr(cluster, "DIRECT_CELLS", 100)
+    graph = cluster.cell_graph(connectivities, seed=1)
+    assert graph.graph.vcount() < 400
+    found = cluster.cluster_at(graph.graph, 0.5, seed=1)
+    labels = found.labels[graph.node_of_cell]
+    of_cells = cluster.graph_of(connectivities).modularity(labels.tolist(), weights="weight", resolution=0.5)
+    assert found.modularity == pytest.approx(of_cells, abs=1e-6)
+    assert found.modularity > direct.modularity - 0.005
+    assert adjusted_rand_score(labels, truth) > adjusted_rand_score(direct.labels, truth) - 0.01
 
 
 def test_small_groups_join_the_one_they_touch_most() -> None:

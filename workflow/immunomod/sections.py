@@ -16,6 +16,7 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "int": ("a whole number", (int,)),
     "float": ("a number", (int, float)),
     "float | None": ("a number, or nothing", (int, float, type(None))),
+    "float | str": ("a number, or a word", (int, float, str)),
     "bool": ("true or false", (bool,)),
     "str": ("text", (str,)),
     "tuple[str, ...]": ("a list", (list, tuple)),

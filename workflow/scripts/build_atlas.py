@@ -12,5 +12,6 @@ with rule_job(snakemake):
         Path(snakemake.params.annotation["markers"]),
         AtlasSettings.from_config(snakemake.params.atlas, snakemake.params.annotation),
         snakemake.params.seed,
+        snakemake.threads,
     )
     atlas.write(Path(snakemake.output.atlas), Path(snakemake.output.clusters).parent)

@@ -20,7 +20,14 @@ from scipy import sparse
 
 from immunomod import __version__
 from immunomod.atlas.annotate import Annotation, annotate
-from immunomod.atlas.cluster import absorb_small, choose_resolution, graph_of, leiden_stability, split_by, whole_groups
+from immunomod.atlas.cluster import (
+    absorb_small,
+    cell_graph,
+    choose_resolution,
+    cluster_at,
+    split_by,
+    whole_groups,
+)
 from immunomod.atlas.components import Components, principal_components
 from immunomod.atlas.embed import umap_layout
 from immunomod.atlas.integrate import REGISTRY, Integration, integrate, same_batch_share
@@ -30,6 +37,8 @@ from immunomod.atlas.reduce import Reduced, reduce_samples
 from immunomod.atlas.settings import AtlasSettings
 from immunomod.errors import UserError
 from immunomod.files import write_h5ad, write_tsv
+from immunomod.parallel import one_blas_thread
+from immunomod.progress import Progress
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,7 +47,7 @@ if TYPE_CHECKING:
 # Their resolution does not follow the one that the user looks at, unless that is finer still.
 _NAMING_RESOLUTION = 4.0
 _SMALLEST_GROUP = 5
-_PACKAGES = ("anndata", "faiss-cpu", "harmonypy", "igraph", "numpy", "pandas", "scikit-learn", "scipy")
+_PACKAGES = ("anndata", "harmonypy", "igraph", "numpy", "pandas", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,9 @@ class Atlas:
         write_h5ad(self.adata, h5ad)
 
 
-def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: AtlasSettings, seed: int) -> Atlas:
+def build_atlas(
+    sample_paths: Sequence[Path], markers_folder: Path, settings: AtlasSettings, seed: int, threads: int = 1
+) -> Atlas:
     """Build one atlas from the ``filtered.h5ad`` of its samples.
 
     Parameters
@@ -74,28 +85,44 @@ def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: At
     settings
         See :class:`~immunomod.atlas.settings.AtlasSettings`.
     seed
-        For Harmony, Leiden, the map and the bootstraps. The same samples and seed give the same atlas.
+        For Harmony, Leiden, the map and the bootstraps. The same samples and seed give the same atlas, in whichever
+        order the samples are given, however they are named, and on any number of ``threads``.
 
     Raises
     ------
     UserError
         No sample has cells, samples are of several organisms, cell names repeat, or the integration key is unknown.
     """
-    markers = load_markers(markers_folder)
-    reduced = reduce_samples(sample_paths, markers, settings.n_variable_genes)
+    with one_blas_thread():
+        return _build(sample_paths, load_markers(markers_folder), settings, seed, threads)
+
+
+def _build(sample_paths: Sequence[Path], markers: MarkerSet, settings: AtlasSettings, seed: int, threads: int) -> Atlas:
+    progress = Progress("atlas")
+    reduced = reduce_samples(sample_paths, markers, settings.n_variable_genes, threads)
+    progress(f"read {len(reduced.obs):,} cells x {len(reduced.var):,} genes of {len(sample_paths)} samples")
     variable = reduced.var["highly_variable"].to_numpy(dtype=bool)
-    components = principal_components(sparse.csr_matrix(reduced.expression[:, variable]), settings.n_components)
+    components = principal_components(
+        sparse.csr_matrix(reduced.expression[:, variable]), settings.n_components, threads
+    )
+    progress("principal components")
     batches = _batches(reduced.obs, settings.integration_key)
     integration = integrate(components.scores, batches, settings.integration, seed)
+    progress(f"integration: {integration.method}")
 
     n_neighbors = _fitting_neighbors(settings.n_neighbors, len(reduced.obs))
-    neighbors = nearest_neighbors(integration.coordinates, n_neighbors)
-    connectivities = fuzzy_connectivities(neighbors)
-    leiden, fine, clustering = _cluster(connectivities, settings.leiden_resolution, seed)
+    neighbors = nearest_neighbors(integration.coordinates, n_neighbors, threads)
+    connectivities = fuzzy_connectivities(neighbors, threads)
+    progress("neighbours")
+    leiden, fine, clustering = _cluster(connectivities, integration.coordinates, settings.leiden_resolution, seed)
+    progress(f"clusters: {leiden.max() + 1} and {fine.max() + 1} finer groups")
+    layout = umap_layout(connectivities, integration.coordinates, seed, threads)
+    progress("map")
     symbols = pd.Index(reduced.var["gene_symbol"])
     annotation = annotate(
         reduced.expression, symbols, connectivities, fine, markers, reduced.organism, settings.annotation, seed
     )
+    progress("classes")
     leiden = whole_groups(leiden, fine)
     cluster = split_by(leiden, annotation.cell_class)
 
@@ -103,7 +130,7 @@ def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: At
     clusters = _cluster_table(obs, leiden, fine, annotation, reduced)
     table = _integration_table(integration, components, neighbors, batches, n_neighbors, reduced.obs, settings)
     adata = _assemble(reduced, obs, components, integration)
-    adata.obsm["X_umap"] = umap_layout(connectivities, integration.coordinates, seed)
+    adata.obsm["X_umap"] = layout
     adata.uns["immunomod"] = {
         "floor": "atlas",
         "settings": settings.as_dict(),
@@ -117,6 +144,7 @@ def build_atlas(sample_paths: Sequence[Path], markers_folder: Path, settings: At
         "versions": _versions(),
         "clusters": clusters.astype({"cluster": str}).set_index("cluster"),
     }
+    adata = adata[np.argsort(adata.obs["sample"].to_numpy(dtype=str), kind="stable")].copy()
     return Atlas(adata, clusters, clustering, table)
 
 
@@ -141,28 +169,28 @@ def _fitting_neighbors(wanted: int, n_cells: int) -> int:
 
 
 def _cluster(
-    connectivities: sparse.csr_matrix, wanted: float, seed: int
+    connectivities: sparse.csr_matrix, coordinates: NDArray[np.float32], wanted: float | str, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], pd.DataFrame]:
     """Clusters, the finer groups that get named, and the table of both."""
-    graph = graph_of(connectivities)
-    leiden, table = choose_resolution(graph, (wanted / 2, wanted, wanted * 2), wanted, seed)
-    chosen = float(table.loc[table["chosen"], "resolution"].iloc[0])
-    finer = max(_NAMING_RESOLUTION, chosen)
-    fine, stability, modularity = leiden_stability(graph, finer, seed)
-    fine = absorb_small(fine, connectivities, _SMALLEST_GROUP)
+    graph = cell_graph(connectivities, seed)
+    chosen, table = choose_resolution(graph, coordinates, wanted, seed)
+    finer = cluster_at(graph.graph, max(_NAMING_RESOLUTION, chosen.resolution), seed)
+    fine = absorb_small(finer.labels[graph.node_of_cell], connectivities, _SMALLEST_GROUP)
     sizes = np.bincount(fine)
     table.insert(0, "purpose", "clusters")
     table.loc[len(table)] = {
         "purpose": "groups that are named",
-        "resolution": finer,
+        "resolution": finer.resolution,
         "n_clusters": len(sizes),
         "smallest_cluster": int(sizes.min()),
-        "stability_ari": stability,
-        "modularity": modularity,
+        "stability_ari": finer.stability_ari,
+        "subsample_ari": finer.subsample_ari,
+        "silhouette": np.nan,
+        "modularity": finer.modularity,
         "chosen": True,
         "reason": "fine, so that the classes one cluster holds are named apart",
     }
-    return leiden, fine, table
+    return chosen.labels[graph.node_of_cell], fine, table
 
 
 def _with_classes(

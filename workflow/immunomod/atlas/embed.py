@@ -69,7 +69,7 @@ def umap_layout(
         rest = (epoch, _NEGATIVE_SAMPLES, a, np.float32(1 - epoch / epochs), seeds[epoch])
 
         def move(rows: slice, state: Any = state, rest: Any = rest) -> None:
-            move_cells(*state, rows.start, rows.stop, *rest)
+            move_cells(*state, rows.start, rows.stop, *rest)  # type: ignore[call-arg]
 
         for_each(blocks, move, threads)
         layout, moved = moved, layout

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from immunomod.atlas.cluster import AUTO
 from immunomod.sections import read_values, require
 
 
@@ -55,7 +56,8 @@ class AtlasSettings:
     n_neighbors
         Neighbours of each cell in the graph, itself included.
     leiden_resolution
-        The resolution asked for. Its half and its double are measured beside it.
+        ``auto``: of several resolutions the best separated one that is stable across seeds and subsamples; or a
+        resolution, which is taken as it is.
     annotation
         See :class:`AnnotationSettings`.
     """
@@ -65,14 +67,16 @@ class AtlasSettings:
     integration: str = "harmony"
     integration_key: str = "sample"
     n_neighbors: int = 15
-    leiden_resolution: float = 1.0
+    leiden_resolution: float | str = AUTO
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
 
     def __post_init__(self) -> None:
         require(self.n_variable_genes >= 50, "atlas", "n_variable_genes", self.n_variable_genes, "50 or more")
         require(self.n_components >= 2, "atlas", "n_components", self.n_components, "2 or more")
         require(self.n_neighbors >= 3, "atlas", "n_neighbors", self.n_neighbors, "3 or more")
-        require(self.leiden_resolution > 0, "atlas", "leiden_resolution", self.leiden_resolution, "above 0")
+        wanted = self.leiden_resolution
+        fits = wanted == AUTO if isinstance(wanted, str) else wanted > 0
+        require(fits, "atlas", "leiden_resolution", wanted, "auto or a number above 0")
 
     @classmethod
     def from_config(cls, atlas: Mapping[str, Any], annotation: Mapping[str, Any] | None = None) -> Self:

@@ -37,7 +37,7 @@ def balanced_neighbors(
     """
     data = np.asarray(points, dtype=np.float32)
     data = np.ascontiguousarray(data - data.mean(axis=0, dtype=np.float64).astype(np.float32))
-    codes, _ = pd.factorize(np.asarray(batches, dtype=str), sort=True)
+    codes, _ = pd.factorize(np.asarray(batches, dtype=str), sort=False)
     own = np.arange(len(data), dtype=np.int32)
     parts = []
     with one_blas_thread():

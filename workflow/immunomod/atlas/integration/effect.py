@@ -28,7 +28,7 @@ def condition_strata(
     """Cells of one class and donor in conditions that each have 15 cells of them or more, where there are two."""
     strata = []
     frame = pd.DataFrame({"label": labels, "donor": donors, "condition": conditions})
-    for (label, _), cells in frame.groupby(["label", "donor"], sort=True):
+    for (label, _), cells in frame.groupby(["label", "donor"], sort=False):
         sizes = cells["condition"].value_counts()
         large = sizes.index[sizes >= _FEWEST_CELLS]
         if label and len(large) > 1:
@@ -45,7 +45,7 @@ def separation(
     """
     found = []
     for members in strata:
-        codes, _ = pd.factorize(conditions[members], sort=True)
+        codes, _ = pd.factorize(conditions[members], sort=False)
         indices, _ = space.neighbors(members, _K)
         there = indices >= 0
         same = ((codes[indices] == codes[:, None]) & there).sum(axis=1) / np.maximum(there.sum(axis=1), 1)

@@ -76,7 +76,7 @@ class Panel:
         for keys in (["label", "condition"], ["label"]):
             frame = pd.DataFrame({"label": self.labels, "condition": self.conditions, "replicate": self.replicates})
             strata = []
-            for _, part in frame.groupby(keys, sort=True):
+            for _, part in frame.groupby(keys, sort=False):
                 sizes = part["replicate"].value_counts()
                 large = part["replicate"].isin(sizes.index[sizes >= _SMALLEST_CLASS])
                 if large.sum() >= _SMALLEST_STRATUM and part["replicate"][large].nunique() > 1:
@@ -91,7 +91,7 @@ def draw_cells(replicates: NDArray[np.object_], n_cells: int, seed: int) -> NDAr
     if len(replicates) <= n_cells:
         return np.arange(len(replicates))
     generator = np.random.default_rng(seed)
-    codes, names = pd.factorize(replicates, sort=True)
+    codes, names = pd.factorize(replicates, sort=False)
     sizes = np.bincount(codes)
     low, high = 1, int(sizes.max())
     while low < high:  # the largest quota that fits
@@ -133,7 +133,7 @@ class Judge:
     def _batches(self, space: Space) -> dict[str, float]:
         rows, sizes = [], []
         for members in self._batch_strata:
-            codes, _ = pd.factorize(self._panel.replicates[members], sort=True)
+            codes, _ = pd.factorize(self._panel.replicates[members], sort=False)
             k = max(10, min(_LISI_NEIGHBORS, len(members) // 4))
             indices, distances = space.neighbors(members, k)
             most = 1 / ((np.bincount(codes) / len(codes)) ** 2).sum()
@@ -162,7 +162,7 @@ class Judge:
             before.append(self._components[members] - self._components[members].mean(axis=0))
             after.append(space.points[members] - space.points[members].mean(axis=0))
             codes.append(self._panel.replicates[members])
-        replicate, _ = pd.factorize(np.concatenate(codes), sort=True)
+        replicate, _ = pd.factorize(np.concatenate(codes), sort=False)
         first = metrics.explained_by(np.concatenate(before), replicate)
         second = metrics.explained_by(np.concatenate(after), replicate)
         return max(0.0, (first - second) / first) if first > 0 else 0.0
@@ -173,14 +173,14 @@ class Judge:
         known = self._panel.known
         if not len(known):
             return dict.fromkeys((*CLASS_MEASURES, "label_asw"), float("nan"))
-        codes, names = pd.factorize(self._panel.labels[known], sort=True)
+        codes, names = pd.factorize(self._panel.labels[known], sort=False)
         k = max(5, min(_LISI_NEIGHBORS, len(known) // 4))
         indices, distances = space.neighbors(known, k)
         lisi = metrics.lisi(indices, distances, codes, max(2.0, k / 3))
         graph = graph_of(space.connectivities)
         clusterings = [leiden(graph, resolution, self._panel.seed)[known] for resolution in _RESOLUTIONS]
         nmi = [normalized_mutual_info_score(codes, clusters) for clusters in clusterings]
-        replicate, _ = pd.factorize(self._panel.replicates[known], sort=True)
+        replicate, _ = pd.factorize(self._panel.replicates[known], sort=False)
         asw = metrics.silhouettes(space.points[known], codes).mean() if space.walk is None else float("nan")
         return {
             "clisi": float((len(names) - lisi.mean()) / (len(names) - 1)),

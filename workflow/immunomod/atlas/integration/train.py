@@ -92,7 +92,7 @@ def train_models(
         _run_elsewhere(settings.scvi_python, request)
         return
     _require_scvi()
-    reduced = reduce_samples(sample_paths, load_markers(markers_folder), n_variable_genes)
+    reduced = reduce_samples(sample_paths, load_markers(markers_folder), n_variable_genes, threads)
     described = settings.as_dict() | {"seed": seed, "scvi_tools": version("scvi-tools"), "torch": version("torch")}
     if len(reduced.obs) < FEWEST_CELLS:
         if settings.integration != "auto":
@@ -102,7 +102,7 @@ def train_models(
             )
         write_learned(reduced.obs.index, {}, described, output)
         return
-    adata = _training_data(sample_paths, reduced, settings)
+    adata = _training_data(sample_paths, reduced, settings, threads)
     labels = None
     if "scanvi" in settings.learned:
         labels = provisional_labels(reduced, load_markers(markers_folder), np.arange(len(reduced.obs)), seed)
@@ -110,12 +110,14 @@ def train_models(
     write_learned(reduced.obs.index, coordinates, described | {"epochs": epochs, "key": adata.uns["key"]}, output)
 
 
-def _training_data(sample_paths: Sequence[Path], reduced: Reduced, settings: IntegrationSettings) -> AnnData:
+def _training_data(
+    sample_paths: Sequence[Path], reduced: Reduced, settings: IntegrationSettings, threads: int
+) -> AnnData:
     import pandas as pd
     from anndata import AnnData
 
     key = choose_key(reduced.obs, settings.integration_key)
-    counts = variable_counts(sample_paths, reduced)
+    counts = variable_counts(sample_paths, reduced, threads)
     obs = pd.DataFrame({"batch": key.batches.astype(str)}, index=reduced.obs.index)
     return AnnData(counts, obs=obs, uns={"key": key.name})
 
