@@ -4,10 +4,10 @@ Run from the repository: ``python benchmarks/integration.py [--draws N]``; about
 ``benchmarks/results/integration.tsv``, one row per simulated study and method.
 
 Each draw is a study of four donors and three arms (MSC alone, immune cells alone, co-culture) with planted effects, in
-one of five designs and with gene-wise batch effects of 0 to 1.2 log2 units (``simulate/batches.py``), most of them shallow: batches are donors;
-two days of two donors each; single libraries; arms (confounded with what is asked); or donors who gave either the
-references or the co-cultures. Every method is then taken to where a user meets it: graph, fine clusters, classes named
-by markers, pseudobulks.
+one of five designs and with gene-wise batch effects of 0 to 1.2 log2 units (``simulate/batches.py``), most of them
+shallow. Batches are donors; two days of two donors each; single libraries; arms (confounded with what is asked); or
+donors who gave either the references or the co-cultures. Every method is then taken to where a user meets it: graph,
+fine clusters, classes named by markers, pseudobulks.
 
 ``ari_classes``
     adjusted Rand index of the named classes with the true ones.

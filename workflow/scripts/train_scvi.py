@@ -4,6 +4,7 @@ from pathlib import Path
 
 from immunomod.atlas.integration.settings import IntegrationSettings
 from immunomod.atlas.integration.train import train_models
+from immunomod.atlas.settings import AtlasSettings
 from immunomod.job import rule_job
 
 with rule_job(snakemake):
@@ -12,7 +13,7 @@ with rule_job(snakemake):
         Path(snakemake.params.markers),
         Path(snakemake.output.latent),
         IntegrationSettings.from_config(snakemake.params.atlas),
-        snakemake.params.n_variable_genes,
+        AtlasSettings.from_config(snakemake.params.atlas).n_variable_genes,
         snakemake.params.seed,
         snakemake.threads,
     )

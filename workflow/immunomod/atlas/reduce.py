@@ -188,9 +188,8 @@ def read_gene_columns(path: Path, columns: NDArray[np.int64], element: str = "X"
         if not isinstance(group, h5py.Group):
             return _kept_columns_of_dense(group, columns)
         if group.attrs["encoding-type"] != "csr_matrix":
-            raise UserError(
-                f"{path}: {element} is stored as {group.attrs['encoding-type']}; the atlas reads CSR. Write the sample again."
-            )
+            stored = group.attrs["encoding-type"]
+            raise UserError(f"{path}: {element} is stored as {stored}; the atlas reads CSR. Write the sample again.")
         place = np.full(int(group.attrs["shape"][1]), -1, dtype=np.int32)
         place[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
         indptr = np.asarray(group["indptr"][:], dtype=np.int64)

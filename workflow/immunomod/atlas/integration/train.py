@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ def train_models(
         }
         _run_elsewhere(settings.scvi_python, request)
         return
-    _require_scvi()
+    _require("scvi")
     reduced = reduce_samples(sample_paths, load_markers(markers_folder), n_variable_genes, threads)
     described = settings.as_dict() | {"seed": seed, "scvi_tools": version("scvi-tools"), "torch": version("torch")}
     if len(reduced.obs) < FEWEST_CELLS:
@@ -133,10 +134,7 @@ def learn(
     -------
     Latent coordinates (cells x ``scvi_latent``) by method, and the epochs that scVI took.
     """
-    _require_scvi()
-    import scvi
-    import torch
-
+    scvi, torch = _require("scvi"), _require("torch")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     scvi.settings.seed = seed
     scvi.settings.verbosity = logging.WARNING
@@ -193,9 +191,9 @@ def _training_options(n_cells: int) -> dict[str, Any]:
     }
 
 
-def _require_scvi() -> None:
+def _require(module: str) -> Any:
     try:
-        import scvi  # noqa: F401
+        return import_module(module)
     except ImportError as error:
         raise UserError(
             f"config: atlas.integration or atlas.scvi asks for scVI, but {sys.executable} cannot import scvi-tools "
