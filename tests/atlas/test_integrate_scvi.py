@@ -74,7 +74,6 @@ def test_training_mixes_batches_keeps_classes_and_repeats(
     for method, latent in first.items():
         assert latent.shape == (len(obs), 8) and latent.std(axis=0).max() > 0.1
         np.testing.assert_allclose(latent, again[method], atol=1e-4)
-        print(method, found(unaligned, "donor"), found(latent, "donor"), found(latent, "true_class"))
         assert found(unaligned, "donor") > found(latent, "donor") + 0.1
         assert found(latent, "true_class") > 0.8
     assert np.abs(first["scvi"] - differs["scvi"]).max() > 0.1

@@ -36,7 +36,9 @@ class Space:
             return cls(aligned.coordinates, nearest, fuzzy_connectivities(nearest), None)
         graph = fuzzy_connectivities(aligned.neighbors)
         out = np.maximum(np.asarray(graph.sum(axis=1)).ravel(), 1e-12)
-        step = sparse.csr_matrix(sparse.diags((1 / out).astype(np.float32)) @ graph)
+        move = sparse.diags((0.5 / out).astype(np.float32)) @ graph
+        # a walk that may stay, so that cells an odd and an even number of steps away are both reached
+        step = sparse.csr_matrix(move + sparse.identity(graph.shape[0], dtype=np.float32) * np.float32(0.5))
         walk = step @ step
         if graph.nnz < _MANY_EDGES * graph.shape[0]:
             walk = walk @ step
