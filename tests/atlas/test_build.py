@@ -175,7 +175,7 @@ def test_kang_cells_get_their_authors_class(
     kang_paths: list[Path], markers_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At least 85% the class of eight and 93% the lineage, for every seed and two other resolutions."""
-    monkeypatch.setattr("immunomod.atlas.build.umap_layout", lambda graph, start, seed: start[:, :2])
+    monkeypatch.setattr("immunomod.atlas.build.umap_layout", lambda graph, start, seed, threads: start[:, :2])
     for seed in range(1, 6):
         by_class, by_lineage = agreement(build_atlas(kang_paths, markers_folder, AtlasSettings(), seed))
         assert by_class >= 0.85 and by_lineage >= 0.93, f"seed {seed}: {by_class:.3f}, {by_lineage:.3f}"

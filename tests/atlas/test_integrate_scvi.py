@@ -17,7 +17,7 @@ from immunomod.atlas.integration.learned import read_learned, write_learned
 from immunomod.atlas.integration.settings import IntegrationSettings
 from immunomod.atlas.integration.train import epochs_for, train_models
 from immunomod.atlas.markers import load_markers
-from immunomod.atlas.reduce import read_gene_columns, reduce_samples, variable_counts
+from immunomod.atlas.reduce import reduce_samples, variable_counts
 from immunomod.errors import UserError
 from immunomod.files import read_obs
 from immunomod.simulate.batches import simulate_in_batches
@@ -62,7 +62,7 @@ def test_training_mixes_batches_keeps_classes_and_repeats(
     assert set(first) == {"scvi", "scanvi"} and set(differs) == {"scvi"}
 
     reduced = reduce_samples(samples, load_markers(MARKERS), 500)
-    counts = variable_counts(samples, reduced)[reduced.obs.index.get_indexer(obs.index)].toarray()
+    counts = variable_counts(reduced)[reduced.obs.index.get_indexer(obs.index)].toarray()
     unaligned = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
 
     def found(points: np.ndarray, column: str) -> float:
@@ -83,7 +83,7 @@ def test_counts_of_variable_genes_are_those_of_the_files(samples: list[Path]) ->
     import anndata as ad
 
     reduced = reduce_samples(samples, load_markers(MARKERS), 200)
-    counts = variable_counts(samples[::-1], reduced)
+    counts = variable_counts(reduced)
     assert counts.shape == (len(reduced.obs), int(reduced.var["highly_variable"].sum()))
     genes = reduced.var.loc[reduced.var["highly_variable"], "gene_symbol"]
     for path in samples:
@@ -92,8 +92,6 @@ def test_counts_of_variable_genes_are_those_of_the_files(samples: list[Path]) ->
         rows = reduced.obs.index.get_indexer(whole.obs_names)
         expected = whole[:, list(genes)].layers["counts"].toarray()
         np.testing.assert_array_equal(counts[rows].toarray(), expected)
-    with pytest.raises(UserError, match=r"has no layers/other"):
-        read_gene_columns(samples[0], np.arange(3), "layers/other")
 
 
 def test_latent_coordinates_are_joined_by_cell_name(tmp_path: Path) -> None:

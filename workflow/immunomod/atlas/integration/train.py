@@ -103,7 +103,7 @@ def train_models(
             )
         write_learned(reduced.obs.index, {}, described, output)
         return
-    adata = _training_data(sample_paths, reduced, settings, threads)
+    adata = _training_data(reduced, settings, threads)
     labels = None
     if "scanvi" in settings.learned:
         labels = provisional_labels(reduced, load_markers(markers_folder), np.arange(len(reduced.obs)), seed)
@@ -111,14 +111,12 @@ def train_models(
     write_learned(reduced.obs.index, coordinates, described | {"epochs": epochs, "key": adata.uns["key"]}, output)
 
 
-def _training_data(
-    sample_paths: Sequence[Path], reduced: Reduced, settings: IntegrationSettings, threads: int
-) -> AnnData:
+def _training_data(reduced: Reduced, settings: IntegrationSettings, threads: int) -> AnnData:
     import pandas as pd
     from anndata import AnnData
 
     key = choose_key(reduced.obs, settings.integration_key)
-    counts = variable_counts(sample_paths, reduced, threads)
+    counts = variable_counts(reduced, threads)
     obs = pd.DataFrame({"batch": key.batches.astype(str)}, index=reduced.obs.index)
     return AnnData(counts, obs=obs, uns={"key": key.name})
 
