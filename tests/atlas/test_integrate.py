@@ -18,7 +18,7 @@ from support.batch_truth import truth_of_methods
 
 
 def shifted(seed: int = 0, n: int = 480, shift: float = 6) -> IntegrationInput:
-    """Two classes of two donors in two conditions; donors moved aside, conditions moved by less in another direction."""
+    """Two classes of two donors in two conditions; donors are moved aside, conditions less and in another direction."""
     generator = np.random.default_rng(seed)
     label, donor, condition = np.arange(n) % 2, (np.arange(n) // 2) % 2, (np.arange(n) // 4) % 2
     points = generator.normal(size=(n, 5)).astype(np.float32)

@@ -31,6 +31,7 @@ CLASS_WEIGHT, BATCH_WEIGHT, EFFECT_WEIGHT = 0.6, 0.4, 0.2
 _N_NEIGHBORS = 15
 _LISI_NEIGHBORS = 90
 _KBET_NEIGHBORS = 50
+_KBET_ALPHA = 0.05
 _SMALLEST_STRATUM = 40
 _SMALLEST_CLASS = 10
 _RESOLUTIONS = (0.4, 1.0, 2.0)
@@ -132,15 +133,19 @@ class Judge:
 
     def _batches(self, space: Space) -> dict[str, float]:
         rows, sizes = [], []
+        generator = np.random.default_rng(self._panel.seed)
         for members in self._batch_strata:
             codes, _ = pd.factorize(self._panel.replicates[members], sort=False)
             k = max(10, min(_LISI_NEIGHBORS, len(members) // 4))
             indices, distances = space.neighbors(members, k)
-            most = 1 / ((np.bincount(codes) / len(codes)) ** 2).sum()
-            lisi = metrics.lisi(indices, distances, codes, k / 3)
+            weights = metrics.neighbor_weights(indices, distances, k / 3)
+            # what chance gives is as mixed as it gets: a graph that deals batches out evenly is no better than that
+            mixed = metrics.inverse_simpson(indices, weights, generator.permutation(codes)).mean() - 1
+            found = metrics.inverse_simpson(indices, weights, codes).mean() - 1
+            accepted = metrics.kbet_acceptance(indices[:, :_KBET_NEIGHBORS], codes, _KBET_ALPHA).mean()
             row = {
-                "ilisi": float(np.clip((lisi.mean() - 1) / (most - 1), 0, 1)),
-                "kbet": float(metrics.kbet_acceptance(indices[:, :_KBET_NEIGHBORS], codes).mean()),
+                "ilisi": float(np.clip(found / max(mixed, 1e-9), 0, 1)),
+                "kbet": min(1.0, float(accepted) / (1 - _KBET_ALPHA)),
                 "graph_connectivity": metrics.largest_component_share(
                     indices[:, : _N_NEIGHBORS - 1], np.ones(len(members), dtype=bool)
                 ),

@@ -37,7 +37,13 @@ def lisi(
     -------
     Cells; 1 where all neighbours have one code. Korsunsky et al. 2019, doi:10.1038/s41592-019-0619-0.
     """
-    weights = _perplexity_weights(np.where(indices >= 0, distances, np.inf), perplexity)
+    return inverse_simpson(indices, neighbor_weights(indices, distances, perplexity), codes)
+
+
+def inverse_simpson(
+    indices: NDArray[np.integer], weights: NDArray[np.float64], codes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Effective number of ``codes`` among the neighbours of every cell, weighted by ``weights`` (cells x k)."""
     share = np.zeros((len(indices), int(codes.max(initial=0)) + 1))
     rows = np.repeat(np.arange(len(indices)), indices.shape[1])
     np.add.at(share, (rows, codes[np.maximum(indices, 0)].ravel()), weights.ravel())
@@ -45,8 +51,11 @@ def lisi(
     return np.asarray(1 / np.where(simpson > 0, simpson, 1.0), dtype=np.float64)
 
 
-def _perplexity_weights(distances: NDArray[np.floating], perplexity: float) -> NDArray[np.float64]:
+def neighbor_weights(
+    indices: NDArray[np.integer], distances: NDArray[np.floating], perplexity: float
+) -> NDArray[np.float64]:
     """Weights ``exp(-beta d)`` per row that sum to 1, with ``beta`` such that their entropy is ``log(perplexity)``."""
+    distances = np.where(indices >= 0, distances, np.inf)
     finite = np.isfinite(distances)
     shifted = np.where(finite, distances, 0.0).astype(np.float64)
     # taking the nearest distance off changes no weight and keeps exp from underflowing
