@@ -121,9 +121,12 @@ def test_columns_are_read_in_blocks_and_absent_genes_are_zero(tmp_path: Path, mo
     matrix = sparse.random(40, 30, density=0.3, format="csr", random_state=1, dtype=np.float32)
     ad.AnnData(matrix).write_h5ad(tmp_path / "s.h5ad")
     columns = np.array([5, -1, 0, 29, -1])
-    found = read_gene_columns(tmp_path / "s.h5ad", columns)
+    place = np.full(30, -1)
+    place[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
+    found = read_gene_columns(tmp_path / "s.h5ad", place, len(columns))
     expected = matrix.toarray()[:, columns]
     expected[:, columns < 0] = 0
+    assert found.has_sorted_indices
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found.toarray(), expected)
 

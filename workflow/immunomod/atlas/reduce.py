@@ -42,12 +42,31 @@ class Reduced:
         :func:`~immunomod.atlas.variable_genes.combine_gene_statistics`.
     organism
         ``human`` or ``mouse``.
+    genes
+        As ``var``, for all genes of the samples (their union).
+    samples
+        The samples whose cells these are, in the order of their cells.
     """
 
     expression: sparse.csr_matrix
     obs: pd.DataFrame
     var: pd.DataFrame
     organism: str
+    genes: pd.DataFrame
+    samples: tuple[SampleFile, ...]
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """A sample's ``filtered.h5ad``: ``path``, ``sample``, ``n_cells``, and the atlas's gene of each column of it.
+
+    ``gene_of_column`` is -1 where a column stands for no gene of the atlas (one of two ids of a symbol).
+    """
+
+    path: Path
+    sample: str
+    n_cells: int
+    gene_of_column: NDArray[np.int64]
 
 
 def reduce_samples(paths: Sequence[Path], markers: MarkerSet, n_variable_genes: int, threads: int = 1) -> Reduced:
@@ -76,17 +95,43 @@ def reduce_samples(paths: Sequence[Path], markers: MarkerSet, n_variable_genes: 
     if not table["highly_variable"].any():
         raise UserError("The samples of this atlas share no gene. Check that they use the same gene ids or symbols.")
     is_marker = table["gene_symbol"].isin(markers.symbols(organism))
-    kept = table[table["highly_variable"] | is_marker].assign(marker=is_marker)
+    table = table.assign(marker=is_marker)
+    is_kept = (table["highly_variable"] | is_marker).to_numpy(dtype=bool)
+    files = tuple(_sample_file(one, genes, table.index) for one, genes in zip(read, axes, strict=True))
+    place = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
+    n_kept = int(is_kept.sum())
 
-    def columns(item: tuple[_Axes, SampleGenes]) -> sparse.csr_matrix:
-        one, genes = item
-        position = genes.var.index.get_indexer(kept.index)
-        if "_column" in genes.var:
-            position = np.where(position >= 0, genes.var["_column"].to_numpy()[position], -1)
-        return read_gene_columns(one.path, position)
+    def columns(file: SampleFile) -> sparse.csr_matrix:
+        found = np.where(file.gene_of_column >= 0, place[file.gene_of_column], -1)
+        return read_gene_columns(file.path, found, n_kept)
 
-    blocks = for_each(list(zip(read, axes, strict=True)), columns, threads)
-    return Reduced(_stacked(blocks, len(kept)), obs, kept, organism)
+    return Reduced(
+        _stacked(for_each(files, columns, threads), n_kept), obs, table[is_kept].copy(), organism, table, files
+    )
+
+
+def variable_counts(reduced: Reduced, threads: int = 1) -> sparse.csr_matrix:
+    """Raw counts, float32 CSR: the cells of ``reduced`` x its ``highly_variable`` genes, in the order of both.
+
+    Read from ``layers["counts"]`` of the samples' files.
+    """
+    is_kept = reduced.genes["highly_variable"].to_numpy(dtype=bool)
+    place = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
+    n_kept = int(is_kept.sum())
+
+    def columns(file: SampleFile) -> sparse.csr_matrix:
+        found = np.where(file.gene_of_column >= 0, place[file.gene_of_column], -1)
+        return read_gene_columns(file.path, found, n_kept, "layers/counts")
+
+    return _stacked(for_each(reduced.samples, columns, threads), n_kept)
+
+
+def _sample_file(one: _Axes, genes: SampleGenes, index: pd.Index) -> SampleFile:
+    """``genes``: the sample's genes as the atlas names them; ``index``: the atlas's."""
+    gene_of_column = np.full(len(one.genes.var), -1, dtype=np.int64)
+    columns = genes.var["_column"].to_numpy() if "_column" in genes.var else np.arange(len(genes.var))
+    gene_of_column[columns] = index.get_indexer(genes.var.index)
+    return SampleFile(one.path, one.genes.sample, one.genes.n_cells, gene_of_column)
 
 
 @dataclass(frozen=True)
@@ -147,34 +192,36 @@ def _joined_obs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return obs
 
 
-def read_gene_columns(path: Path, columns: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Columns of ``X`` of one ``filtered.h5ad``, as float32 CSR (cells x ``len(columns)``), sorted within rows.
+def read_gene_columns(path: Path, place: NDArray[np.int64], n_kept: int, layer: str = "X") -> sparse.csr_matrix:
+    """Some columns of a matrix of one ``filtered.h5ad``, as float32 CSR (cells x ``n_kept``), sorted within rows.
 
-    ``columns`` are positions in the file's ``var``; -1 stands for a gene that the sample lacks and gives zeros. The
-    file's matrix is read in blocks of rows, its count layer not at all.
+    ``place`` is where each column of the file goes; -1 leaves it out, and places that no column goes to are zero. The
+    file's ``layer`` (``X``, ``layers/counts``) is read in blocks of rows, nothing else of it at all.
     """
     import h5py
 
     with h5py.File(path, "r") as handle:
-        group = handle["X"]
+        group = handle[layer]
         if not isinstance(group, h5py.Group):
-            return _kept_columns_of_dense(group, columns)
-        if group.attrs["encoding-type"] != "csr_matrix":
-            raise UserError(
-                f"{path}: X is stored as {group.attrs['encoding-type']}; the atlas reads CSR. Write the sample again."
-            )
-        place = np.full(int(group.attrs["shape"][1]), -1, dtype=np.int32)
-        place[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
-        indptr = np.asarray(group["indptr"][:], dtype=np.int64)
+            return _kept_columns_of_dense(group, place, n_kept)
+        indptr = csr_pointers(group, path)
         blocks = [
-            _kept_columns(group, indptr[rows.start : rows.stop + 1], place, len(columns))
+            _kept_columns(group, indptr[rows.start : rows.stop + 1], place.astype(np.int32), n_kept)
             for rows in row_blocks(len(indptr) - 1, _ROWS_AT_ONCE)
         ]
-    return _stacked(blocks, len(columns))
+    return _stacked(blocks, n_kept)
+
+
+def csr_pointers(group: h5py.Group, path: Path) -> NDArray[np.int64]:
+    """``indptr`` of a stored sparse matrix, which has to be CSR."""
+    stored = str(group.attrs["encoding-type"])
+    if stored != "csr_matrix":
+        raise UserError(f"{path}: {group.name} is stored as {stored}; the atlas reads CSR. Write the sample again.")
+    return np.asarray(group["indptr"][:], dtype=np.int64)
 
 
 def _kept_columns(
-    group: h5py.Group, indptr: NDArray[np.int64], place: NDArray[np.int32], n_columns: int
+    group: h5py.Group, indptr: NDArray[np.int64], place: NDArray[np.int32], n_kept: int
 ) -> sparse.csr_matrix:
     from immunomod.atlas.reduce_kernel import keep_columns
 
@@ -183,17 +230,19 @@ def _kept_columns(
     kept = np.zeros(len(indptr), dtype=np.int64)
     kept_indices, kept_data = np.empty(len(indices), dtype=np.int32), np.empty(len(indices), dtype=np.float32)
     keep_columns(indptr - indptr[0], indices, data, place, kept, kept_indices, kept_data)
-    n_kept = int(kept[-1])
-    shape = (len(indptr) - 1, n_columns)
-    return sparse.csr_matrix((kept_data[:n_kept].copy(), kept_indices[:n_kept].copy(), kept), shape=shape)
+    stop = int(kept[-1])
+    return sparse.csr_matrix(
+        (kept_data[:stop].copy(), kept_indices[:stop].copy(), kept), shape=(len(indptr) - 1, n_kept)
+    )
 
 
-def _kept_columns_of_dense(matrix: h5py.Dataset, columns: NDArray[np.int64]) -> sparse.csr_matrix:
-    blocks = []
+def _kept_columns_of_dense(matrix: h5py.Dataset, place: NDArray[np.int64], n_kept: int) -> sparse.csr_matrix:
+    blocks, columns = [], np.flatnonzero(place >= 0)
     for rows in row_blocks(matrix.shape[0], _ROWS_AT_ONCE):
-        block = np.asarray(matrix[rows], dtype=np.float32)
-        blocks.append(sparse.csr_matrix(np.where(columns >= 0, block[:, columns], 0)))
-    return _stacked(blocks, len(columns))
+        block = np.zeros((rows.stop - rows.start, n_kept), dtype=np.float32)
+        block[:, place[columns]] = np.asarray(matrix[rows])[:, columns]
+        blocks.append(sparse.csr_matrix(block))
+    return _stacked(blocks, n_kept)
 
 
 def _stacked(blocks: Sequence[sparse.csr_matrix], n_columns: int) -> sparse.csr_matrix:
