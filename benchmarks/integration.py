@@ -1,6 +1,6 @@
 """Integration methods against the truth, and whether `auto` picks a good one.
 
-Run from the repository: ``python benchmarks/integration.py [--draws N]``; about six minutes on one core. Writes
+Run from the repository: ``python benchmarks/integration.py [--draws N]``; about five minutes on one core. Writes
 ``benchmarks/results/integration.tsv``, one row per simulated study and method.
 
 Each draw is a study of four donors and three arms (MSC alone, immune cells alone, co-culture) with planted effects, in

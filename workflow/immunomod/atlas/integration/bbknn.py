@@ -14,11 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from immunomod.atlas.integration.method import Aligned, IntegrationMethod, Task
+from immunomod.atlas.integration.search import nearest_among
 from immunomod.atlas.neighbors import Neighbors
-from immunomod.parallel import for_each, one_blas_thread, row_blocks
+from immunomod.parallel import one_blas_thread
 
 _NEIGHBORS_WITHIN_BATCH = 3
-_ROWS_AT_ONCE = 2048
 
 
 def align(task: Task) -> Aligned:
@@ -43,7 +43,7 @@ def balanced_neighbors(
     with one_blas_thread():
         for code in range(int(codes.max()) + 1):
             members = np.flatnonzero(codes == code).astype(np.int32)
-            found = _nearest_among(data, members, min(within_batch, len(members)), threads)
+            found = nearest_among(data, members, min(within_batch, len(members)), threads)
             found[members, 1:] = found[members, :-1]
             found[members, 0] = members
             parts.append(found)
@@ -53,24 +53,6 @@ def balanced_neighbors(
     order = np.lexsort((indices, distances), axis=1)
     indices, distances = np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1)
     return Neighbors(indices, np.maximum(distances, 0.0).astype(np.float32))
-
-
-def _nearest_among(data: NDArray[np.float32], members: NDArray[np.int32], k: int, threads: int) -> NDArray[np.int32]:
-    """The ``k`` nearest ``members`` of every row of ``data``, itself left out, the nearest first."""
-    from immunomod.atlas.neighbors_kernel import keep_nearest
-
-    squares, numbers = np.einsum("ij,ij->i", data, data), np.arange(len(data), dtype=np.int32)
-    best = np.full((len(data), k), np.inf, dtype=np.float32)
-    found = np.full((len(data), k), -1, dtype=np.int32)
-
-    def search(rows: slice) -> None:
-        for block in row_blocks(len(members), _ROWS_AT_ONCE):
-            among = members[block]
-            products = data[rows] @ data[among].T
-            keep_nearest(products, squares[among], among, numbers[rows], best[rows], found[rows])
-
-    for_each(row_blocks(len(data), _ROWS_AT_ONCE), search, threads)
-    return found
 
 
 METHOD = IntegrationMethod(

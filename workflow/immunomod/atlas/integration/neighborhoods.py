@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from immunomod.atlas.integration.method import Aligned
+from immunomod.atlas.integration.search import nearest_among
 from immunomod.atlas.neighbors import Neighbors, fuzzy_connectivities, nearest_neighbors
 
 _MANY_EDGES = 15
@@ -54,8 +55,11 @@ class Space:
         """
         k = min(k, len(members) - 1)
         if self.walk is None:
-            found = nearest_neighbors(self.points[members], k + 1)
-            return found.indices[:, 1:], found.distances[:, 1:]
+            own = np.asarray(self.points[members], dtype=np.float32)
+            own = np.ascontiguousarray(own - own.mean(axis=0, dtype=np.float64).astype(np.float32))
+            found = nearest_among(own, np.arange(len(own), dtype=np.int32), k)
+            away = np.stack([np.linalg.norm(own[column] - own, axis=1) for column in found.T], axis=1)
+            return found, away.astype(np.float32)
         among = self.walk[members][:, members].tocoo()
         other = among.row != among.col
         row, column, chance = among.row[other], among.col[other], among.data[other]

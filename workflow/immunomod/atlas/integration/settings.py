@@ -44,7 +44,7 @@ class IntegrationSettings:
     scvi_layers: int = 2
     scvi_hidden: int = 128
     scvi_epochs: int = 0
-    metric_cells: int = 8000
+    metric_cells: int = 5000
 
     def __post_init__(self) -> None:
         known = f"one of {', '.join(METHODS)}"
