@@ -3,7 +3,11 @@
 
 rule read_counts:
     input:
-        manifest=lambda wildcards: f"<results>/acquire/{RUN.sample_row(wildcards.sample)['dataset']}/manifest.tsv",
+        manifest=lambda wildcards: collect(
+            "<results>/acquire/{dataset}/samples/{sample}.tsv",
+            dataset=RUN.sample_row(wildcards.sample)["dataset"],
+            sample=wildcards.sample,
+        ),
     output:
         counts="<results>/samples/{sample}/counts.h5ad",
         read="<results>/samples/{sample}/read.tsv",
