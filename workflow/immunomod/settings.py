@@ -90,6 +90,10 @@ class Run:
         row = self.samples[self.samples["sample"] == sample].iloc[0]
         return {str(name): str(value) for name, value in row.items()}
 
+    def dataset_of(self, sample: str) -> str:
+        """The data set that a sample is of."""
+        return self.sample_row(sample)["dataset"]
+
     def read_row(self, sample: str) -> dict[str, str]:
         """A sample's row without its limits and notes, so that one that is changed has no file read again."""
         left_out = {*SHEET_LIMITS, *NOTES}

@@ -188,6 +188,6 @@ def _metadata(dataset: str, site: GeoSite, store: Store) -> pd.DataFrame:
     """Files that were fetched but are not for a reader: SOFT, listings, archives."""
     lines = [
         _line(dataset, "", Acquired(path, receipt.url, receipt.bytes, receipt.sha256, receipt.retrieved), METADATA)
-        for path, receipt in {**site.receipts, **dict(sorted(store.archives.items()))}.items()
+        for path, receipt in sorted({**site.receipts, **store.archives}.items())
     ]
     return pd.DataFrame(lines, columns=MANIFEST_COLUMNS)
