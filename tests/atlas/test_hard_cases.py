@@ -114,9 +114,9 @@ def test_cells_that_are_all_alike(write_sample: Write, markers_folder: Path, tmp
 @pytest.mark.parametrize("n_cells", [1, 2, 20])
 def test_a_small_batch_beside_a_large_one(n_cells: int, write_sample: Write, markers_folder: Path, tmp_path: Path):
     """A cell keeps its class, however few come with it."""
-    large = write_sample(tmp_path, "large", MIXED * 8, 5)
+    large = write_sample(tmp_path, "large", MIXED * 4, 5)
     small = write_sample(tmp_path, "small", (["MSC", "CD4_T"] * 10)[:n_cells], 6)
-    obs = whole(build_atlas([large, small], markers_folder, SMALL, seed=1), 8 * len(MIXED) + n_cells, tmp_path)
+    obs = whole(build_atlas([large, small], markers_folder, SMALL, seed=1), 4 * len(MIXED) + n_cells, tmp_path)
     few = obs[obs["sample"] == "small"]
     assert (few["cell_class"].astype(str) == few["truth"].astype(str)).mean() >= 0.9
     many = obs[obs["sample"] == "large"]
