@@ -10,7 +10,7 @@ import pytest
 import yaml
 from scipy import io, sparse
 
-from immunomod.acquire import AcquireSettings, acquire_dataset
+from immunomod.acquire import acquire_samples
 from immunomod.errors import Problem
 from immunomod.files import read_tsv, write_tsv
 from immunomod.preflight import Findings, check_file
@@ -45,19 +45,20 @@ def demo(repository: Path, tmp_path: Path):
 
 
 def acquire(config: Path, results: Path) -> None:
-    """What the rule acquire_dataset does."""
+    """What the rule acquire_sample does, for each sample."""
     run = load_run_file(config)
     folder = results / "acquire" / DEMO
-    manifest = acquire_dataset(
-        DEMO,
-        pd.DataFrame(run.dataset_rows(DEMO)).set_index("row"),
-        run.config["geo"]["base_url"],
-        folder,
-        run.folder,
-        AcquireSettings.from_config(run.config["geo"]),
-        run.config["samples"],
-    )
-    write_tsv(manifest, folder / "manifest.tsv")
+    for sample in run.samples_of([DEMO]):
+        manifest = acquire_samples(
+            DEMO,
+            pd.DataFrame([run.acquire_row(sample)], index=[run.row_number(sample)]),
+            run.base_url(sample),
+            folder,
+            run.folder,
+            run.acquire_settings.of_one_job(),
+            run.config["samples"],
+        )
+        write_tsv(manifest, folder / "samples" / f"{sample}.tsv")
 
 
 def told(found: Findings) -> list[tuple[str, int | None, str]]:
@@ -88,8 +89,10 @@ def test_a_server_is_asked_once_and_what_it_gave_is_kept_for_the_run(demo, repos
         acquire(config, results)
         assert max(Counter(server.requested()).values()) == 1
         assert not set(server.requested()) & set(asked)
-    fetched_before = read_tsv(results / "acquire" / DEMO / "metadata.tsv")["file"].tolist()
-    assert sorted(fetched_before) == [f"{DEMO}_family.soft.gz", f"{DEMO}_filelist.txt"]
+    for manifest in (results / "acquire" / DEMO / "samples").iterdir():
+        table = read_tsv(manifest)
+        fetched_before = table.loc[table["role"] == "metadata", "file"].tolist()
+        assert sorted(fetched_before) == [f"{DEMO}_family.soft.gz", f"{DEMO}_filelist.txt"]
     after = check_file(config, results)
     assert "2,273 cells in 12 matrices" in after.summary and "known after download" not in after.summary
 

@@ -12,7 +12,7 @@ from immunomod.acquire.download import TransferSettings
 from immunomod.errors import UserError
 from immunomod.sample.cells_table import CellsTableColumns
 from immunomod.sample.readers import REGISTRY
-from immunomod.settings import load_run, load_run_file
+from immunomod.settings import Run, load_run, load_run_file
 from immunomod.tables import load_schema
 
 SAMPLES = """sample\tdataset\tsource\tcondition\tdonor\tstimulus\tdose\torganism
@@ -47,7 +47,7 @@ def test_defaults_are_filled_and_paths_are_absolute(study, tmp_path, repository)
     assert run.samples_of(["d"]) == ["m1", "m2", "c1", "c2"]
     assert run.contrast_row("q")["pair_by"] == "donor"
     assert run.sample_row("m1")["organism"] == "human"
-    assert [row["row"] for row in run.dataset_rows("d")] == [2, 3, 4, 5]
+    assert [run.row_number(sample) for sample in run.samples_of(["d"])] == [2, 3, 4, 5]
 
 
 def test_a_resolved_config_resolves_to_itself(study, tmp_path):
@@ -141,9 +141,13 @@ def test_two_organisms_in_one_data_set_are_refused(study):
 
 def test_what_decides_on_files_is_all_that_fetching_depends_on(study):
     told = SAMPLES.replace("PHA", "IL2").replace("\tD2\t", "\tD3\t")
-    assert study(told).dataset_rows("d") == study().dataset_rows("d")
-    moved = study(SAMPLES.replace("GSM4", "GSM5")).dataset_rows("d")
+    assert acquire_rows(study(told)) == acquire_rows(study())
+    moved = acquire_rows(study(SAMPLES.replace("GSM4", "GSM5")))
     assert [row["source"] for row in moved] == ["GSM1", "GSM2", "GSM3", "GSM5"]
+
+
+def acquire_rows(run: Run) -> list[dict[str, str]]:
+    return [run.acquire_row(sample) for sample in run.samples_of(["d"])]
 
 
 def test_a_source_may_start_at_the_users_own_folder(study, tmp_path, monkeypatch):

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 from geo_server import Fault, GeoServer
-from geo_tree import SAMPLES, SERIES, Tree, noise, tar_bytes, zip_bytes
+from geo_tree import SAMPLES, SERIES, Tree, acquired_files, noise, tar_bytes, zip_bytes
 
 from immunomod.acquire.archive import UnpackLimits
-from immunomod.acquire.dataset import MANIFEST_COLUMNS, AcquireSettings, acquire_dataset, base_address
+from immunomod.acquire.dataset import MANIFEST_COLUMNS, AcquireSettings, base_address
 from immunomod.acquire.download import TransferSettings
 from immunomod.errors import UserError
-from immunomod.files import read_tsv, sha256
+from immunomod.files import sha256
 
 Sheet = Callable[..., pd.DataFrame]
 Acquire = Callable[..., pd.DataFrame]
@@ -28,7 +28,7 @@ def acquire(tree: Tree, server: GeoServer, tmp_path: Path, settings: AcquireSett
     def run(
         *rows: dict[str, str], base_url: str = server.base_url, dataset: str = "GSE1234", folder: str = "out"
     ) -> pd.DataFrame:
-        return acquire_dataset(
+        return acquired_files(
             dataset, sheet(*rows), base_url, tmp_path / folder, tmp_path / "sheets", settings, "my_samples.tsv"
         )
 
@@ -57,8 +57,7 @@ def test_samples_by_accession_with_shared_files(acquire: Acquire, server: GeoSer
         assert Path(row.path).is_relative_to(tmp_path / "out" / "files")
     assert "GSE1234_RAW.tar" not in server.requested()
     assert len(server.requests) == 2 + 6  # SOFT and filelist, then each file once
-    metadata = read_tsv(tmp_path / "out" / "metadata.tsv")
-    assert list(metadata["file"]) == ["GSE1234_family.soft.gz", "GSE1234_filelist.txt"]
+    assert manifest.attrs["metadata"] == ["GSE1234_family.soft.gz", "GSE1234_filelist.txt"]
 
 
 def test_a_second_run_downloads_nothing_and_says_the_same(acquire: Acquire, server: GeoServer) -> None:
@@ -161,7 +160,7 @@ def test_a_sample_that_is_an_archive(acquire: Acquire, tree: Tree, tmp_path: Pat
     assert files_of(manifest, "ctrl") == ["barcodes.tsv.gz", "genes.tsv.gz", "matrix.mtx.gz"]
     assert files_of(acquire({**ONE, "files": "s1/matrix*"}), "ctrl") == ["matrix.mtx.gz"]
     assert len(files_of(acquire({**ONE, "files": "GSM50001_s1.tar.gz"}), "ctrl")) == 4
-    assert "GSM50001_s1.tar.gz" in set(read_tsv(tmp_path / "out" / "metadata.tsv")["file"])
+    assert "GSM50001_s1.tar.gz" in acquire(ONE).attrs["metadata"]
 
 
 TRIPLET = {name: gzip.compress(noise(5, 400)) for name in ("matrix.mtx.gz", "features.tsv.gz", "barcodes.tsv.gz")}
@@ -376,7 +375,7 @@ def test_the_real_series_from_tree_and_server(
     manifests = {}
     with GeoServer(mirror) as server:
         for name, base in (("http", server.base_url), ("file", (mirror / "geo").as_uri())):
-            manifests[name] = acquire_dataset("GSE96583", sheet(*KANG), base, tmp_path / name, tmp_path, settings)
+            manifests[name] = acquired_files("GSE96583", sheet(*KANG), base, tmp_path / name, tmp_path, settings)
     manifest = manifests["http"]
     columns = ["dataset", "sample", "file", "bytes", "sha256", "role"]
     pd.testing.assert_frame_equal(manifest[columns], manifests["file"][columns])

@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from geo_server import Fault, GeoServer
-from geo_tree import FAST, SAMPLES, SERIES, Tree, noise, tar_bytes
+from geo_tree import FAST, SAMPLES, SERIES, Tree, acquired_files, noise, tar_bytes
 
 from immunomod.acquire.archive import UnpackLimits
-from immunomod.acquire.dataset import AcquireSettings, acquire_dataset
+from immunomod.acquire.dataset import AcquireSettings
 from immunomod.errors import UserError
 
 Sheet = Callable[..., pd.DataFrame]
@@ -92,7 +92,7 @@ def assert_acquired(
     rows = [{"sample": gsm, "source": gsm} for gsm in samples.values()]
     whole = {f"{gsm}.csv.gz": CONTENT[name] for name, gsm in samples.items()}
     with watched(folder, whole) as bad:
-        manifest = acquire_dataset("GSE1234", sheet(*rows), server.base_url, folder, folder, SETTINGS)
+        manifest = acquired_files("GSE1234", sheet(*rows), server.base_url, folder, folder, SETTINGS)
     assert bad == []
     assert {Path(path).name: Path(path).read_bytes() for path in manifest["path"]} == whole
     for gsm in samples.values():
@@ -140,7 +140,7 @@ def test_a_fault_that_lasts_is_a_message_and_leaves_nothing_bad(
     server.fault(path, *faults)
     rows = sheet({"sample": "good", "source": "GSM50002"}, {"sample": "bad", "source": "GSM50001"})
     with pytest.raises(UserError, match=rf"^samples\.tsv row 3, column source: .*GSM50001.*{problem}"):
-        acquire_dataset("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, SETTINGS)
+        acquired_files("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, SETTINGS)
     if tries is not None:
         assert sum(request.path == path for request in server.requests) == tries
     folder = tmp_path / "out" / "files" / "GSM50001"
@@ -162,13 +162,13 @@ def test_a_tar_that_stays_damaged_is_tried_twice_and_not_kept(
     tree.offer({"GSM50001": {"GSM50001_all.tar": harm(tar)}})
     rows = sheet({"sample": "s", "source": "GSM50001"})
     with pytest.raises(UserError, match=r"row 2, column source: GSM50001_all\.tar .*twice in a row: run again later"):
-        acquire_dataset("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, SETTINGS)
+        acquired_files("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, SETTINGS)
     assert server.requested().count("GSM50001_all.tar") == tries
     assert list((tmp_path / "out" / "files" / "GSM50001").rglob("*.*")) == []
     tree.write(f"{SAMPLES}/GSM50001/suppl/GSM50001_all.tar", tar)
     tree.path(f"{SERIES}/suppl/filelist.txt").unlink()
     server.forget()
-    manifest = acquire_dataset("GSE1234", rows, server.base_url, tmp_path / "again", tmp_path, SETTINGS)
+    manifest = acquired_files("GSE1234", rows, server.base_url, tmp_path / "again", tmp_path, SETTINGS)
     assert len(manifest) == 3
 
 
@@ -179,7 +179,7 @@ def test_corruption_where_nothing_tells_is_the_one_that_passes(
     tree.offer({"GSM50001": {"GSM50001.csv": b"gene,cell\nCD4,1\n"}})
     server.fault(f"{SAMPLES}/GSM50001/suppl/GSM50001.csv", Fault(corrupt_at=12))
     rows = sheet({"sample": "s", "source": "GSM50001"})
-    manifest = acquire_dataset("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, SETTINGS)
+    manifest = acquired_files("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, SETTINGS)
     assert Path(manifest["path"].item()).read_bytes() != b"gene,cell\nCD4,1\n"
 
 
@@ -211,7 +211,7 @@ def test_the_shared_fault_server_is_survived_too(shared: Path, tmp_path: Path, s
         order = urllib.request.Request(f"{address}/__faults__", json.dumps(faults).encode(), method="PUT")
         urllib.request.urlopen(order).close()
         rows = sheet({"sample": "ctrl", "source": "GSM2560248"})
-        manifest = acquire_dataset("GSE96583", rows, f"{address}/geo", tmp_path / "out", tmp_path, SETTINGS)
+        manifest = acquired_files("GSE96583", rows, f"{address}/geo", tmp_path / "out", tmp_path, SETTINGS)
     finally:
         running.shutdown()
         running.server_close()

@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from geo_server import GeoServer
-from geo_tree import FAST, SERIES, Tree, noise
+from geo_tree import FAST, SERIES, Tree, acquired_files, noise
 from nginx_server import NginxServer, find_nginx
 
 from immunomod.acquire.archive import UnpackLimits
-from immunomod.acquire.dataset import AcquireSettings, acquire_dataset
+from immunomod.acquire.dataset import AcquireSettings
 from immunomod.acquire.download import Client, NotFoundError, Remote, TransferSettings
 from immunomod.errors import UserError
 
@@ -36,7 +36,7 @@ def many(tree: Tree) -> Tree:
 
 def acquire(server: NginxServer, sheet: Sheet, folder: Path, transfer: TransferSettings = PATIENT) -> pd.DataFrame:
     rows = sheet(*[{"sample": gsm, "source": gsm} for gsm in CONTENTS])
-    return acquire_dataset("GSE1234", rows, server.base_url, folder, folder, AcquireSettings(transfer, LIMITS))
+    return acquired_files("GSE1234", rows, server.base_url, folder, folder, AcquireSettings(transfer, LIMITS))
 
 
 def assert_whole(folder: Path) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from geo_server import Fault, GeoServer
-from geo_tree import FAST, SAMPLES, Tree, noise
+from geo_tree import FAST, SAMPLES, Tree, acquired_files, noise
 
 from immunomod.acquire.archive import UnpackLimits
-from immunomod.acquire.dataset import AcquireSettings, acquire_dataset
+from immunomod.acquire.dataset import AcquireSettings
 from immunomod.acquire.download import TransferSettings
 from immunomod.errors import UserError
 
@@ -42,9 +42,7 @@ def many(tree: Tree) -> Tree:
 def acquire(many: Tree, server: GeoServer, tmp_path: Path, sheet: Sheet) -> Callable[..., pd.DataFrame]:
     def run(*rows: dict[str, str], transfer: TransferSettings = FAST, folder: str = "out") -> pd.DataFrame:
         settings = AcquireSettings(transfer, UnpackLimits(members=1000, bytes=10**7))
-        return acquire_dataset(
-            "GSE1234", sheet(*(rows or ROWS)), server.base_url, tmp_path / folder, tmp_path, settings
-        )
+        return acquired_files("GSE1234", sheet(*(rows or ROWS)), server.base_url, tmp_path / folder, tmp_path, settings)
 
     return run
 
@@ -183,9 +181,9 @@ def test_ctrl_c_stops_a_stalled_download_and_a_later_run_resumes(
         server.fault(path_of(gsm), Fault(rate=20_000))
     program = (
         "import sys, pandas as pd; from pathlib import Path\n"
-        "from immunomod.acquire.dataset import AcquireSettings, acquire_dataset\n"
+        "from immunomod.acquire.dataset import AcquireSettings, acquire_samples\n"
         f"rows = pd.DataFrame({ROWS!r})\n"
-        f"acquire_dataset('GSE1234', rows, {server.base_url!r}, Path({str(tmp_path / 'out')!r}), Path('.'))\n"
+        f"acquire_samples('GSE1234', rows, {server.base_url!r}, Path({str(tmp_path / 'out')!r}), Path('.'))\n"
     )
     workflow = str(Path(__file__).resolve().parents[2] / "workflow")
     child = subprocess.Popen(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from geo_server import Fault, GeoServer
-from geo_tree import SERIES, Tree, noise, tar_bytes
+from geo_tree import SERIES, Tree, acquired_files, noise, tar_bytes
 
-from immunomod.acquire.dataset import AcquireSettings, acquire_dataset
+from immunomod.acquire.dataset import AcquireSettings
 from immunomod.acquire.disk import size_words
 from immunomod.acquire.download import Client, Remote
 from immunomod.acquire.geo import RemoteFile
@@ -75,12 +75,12 @@ def test_a_small_disk_is_told_before_anything_is_fetched(
     free = 3_000_000
     monkeypatch.setattr("immunomod.acquire.disk.free_bytes", lambda path: free)
     with pytest.raises(UserError, match=r"^GSE1234 needs 4\.0 MB in .*out/files, where 3\.0 MB are free: free some"):
-        acquire_dataset("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, settings)
+        acquired_files("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, settings)
     assert "GSM50001.tar" not in server.requested()
     free = 4_100_000
-    assert len(acquire_dataset("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, settings)) == 1
+    assert len(acquired_files("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, settings)) == 1
     free = 0  # all is there: nothing more is needed
-    assert len(acquire_dataset("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, settings)) == 1
+    assert len(acquired_files("GSE1234", rows, server.base_url, tmp_path / "out", tmp_path, settings)) == 1
 
 
 def test_a_size_that_only_the_server_knows_is_held_against_the_disk(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from init_helpers import GENES, Study, dense, triplet
 
-from immunomod.acquire import acquire_dataset
+from immunomod.acquire import acquire_samples
 from immunomod.errors import UserError
 from immunomod.init.command import init_command
 from immunomod.tables import read_table
@@ -61,7 +61,7 @@ def propose(data: Path) -> Study:
 def files_of(study: Study, scratch: Path) -> dict[str, set[str]]:
     """The count files of each sample, as a run finds them; of an archive, its members."""
     sheet = read_with_donors(study)
-    manifest = acquire_dataset("x", sheet, "file:///", scratch, study.folder)
+    manifest = acquire_samples("x", sheet, "file:///", scratch, study.folder)
     counts = manifest[manifest["role"] == "counts"]
     return {
         sample: {str(Path(path).resolve()) for path in counts.loc[counts["sample"].isin([sample, ""]), "path"]}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from immunomod.acquire import AcquireSettings, acquire_dataset
+from immunomod.acquire import AcquireSettings, acquire_samples
 from immunomod.sample.cells_table import CellsTableColumns
 from immunomod.sample.read import read_sample
 from support.layouts import LAYOUTS, Row
@@ -20,7 +20,7 @@ def read_row(row: Row, rows: list[Row], folder: Path, base_url: str) -> tuple:
     columns = ["sample", "source", "files", "cells", "cells_lane", "barcodes", "organism"]
     sheet = pd.DataFrame([dict.fromkeys(columns, "") | {"organism": "human"} | one.values for one in rows])
     sheet.index += 2
-    manifest = acquire_dataset(row.dataset, sheet, base_url, folder / "acquire", folder, AcquireSettings())
+    manifest = acquire_samples(row.dataset, sheet, base_url, folder / "acquire", folder, AcquireSettings())
     values = sheet[sheet["sample"] == row.values["sample"]].iloc[0]
     values = pd.concat([values, pd.Series({"dataset": row.dataset, "condition": "a", "donor": "d"})])
     columns_of_table = CellsTableColumns.from_config(row.config) if row.config else None

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from immunomod.acquire import AcquireSettings, acquire_dataset
+from immunomod.acquire import AcquireSettings, acquire_samples
 from immunomod.sample.read import read_sample
 from immunomod.sample.species import (
     MIN_DROPLETS,
@@ -194,7 +194,7 @@ def library(tmp_path_factory):
     for number, organism in enumerate(("human", "mouse"), start=2):
         row = {"sample": f"S_{organism}", "source": str(folder / "data"), "organism": organism}
         sheet = pd.DataFrame([row | dict.fromkeys(("files", "cells", "cells_lane", "barcodes"), "")], index=[number])
-        manifest = acquire_dataset(
+        manifest = acquire_samples(
             organism, sheet, (folder / "geo").as_uri(), folder / organism, folder, AcquireSettings()
         )
         values = pd.concat([sheet.iloc[0], pd.Series({"dataset": organism, "condition": "a", "donor": "d"})])

@@ -6,7 +6,11 @@ import random
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+
+from immunomod.acquire import acquire_samples
 from immunomod.acquire.download import TransferSettings
 
 FAST = TransferSettings(
@@ -14,6 +18,15 @@ FAST = TransferSettings(
 )
 SERIES = "/geo/series/GSE1nnn/GSE1234"
 SAMPLES = "/geo/samples/GSM50nnn"
+
+
+def acquired_files(*arguments: Any) -> pd.DataFrame:
+    """What :func:`acquire_samples` brings for readers; the metadata stand in ``attrs``."""
+    manifest = acquire_samples(*arguments)
+    is_metadata = manifest["role"] == "metadata"
+    files = manifest[~is_metadata].reset_index(drop=True)
+    files.attrs["metadata"] = list(manifest.loc[is_metadata, "file"])
+    return files
 
 
 def noise(seed: int, size: int) -> bytes:

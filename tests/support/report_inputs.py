@@ -225,14 +225,59 @@ def _write_atlas(results: Path, obs: pd.DataFrame, study: Study, rng: np.random.
     clusters["confidence"] = rng.uniform(0.4, 1, len(clusters)).round(3)
     clusters["runner_up"] = "NK"
     clusters["top_markers"] = "CD3D,CD3E,IL7R,LTB,TRAC"
+    clusters["marks"] = ["one sample alone", *[""] * (len(clusters) - 1)] if len(clusters) else ""
+    clusters["witnesses"] = "3 of 3 agree"
+    clusters["proposed_class"] = clusters["cell_class"]
     write_tsv(clusters, folder / "clusters.tsv")
-    method = pd.DataFrame([{"method": "harmony", "chosen": True, "batch_mixing": 0.82, "class_separation": 0.61}])
-    write_tsv(method, folder / "integration.tsv")
-    resolutions = [
-        {"resolution": 0.5, "n_clusters": 9, "stability": 0.91, "chosen": False, "reason": ""},
-        {"resolution": 1.0, "n_clusters": 16, "stability": 0.94, "chosen": True, "reason": "most stable"},
+    write_tsv(integration_table(), folder / "integration.tsv")
+    write_tsv(clustering_table(), folder / "clustering.tsv")
+    write_tsv(marker_table(study.cell_classes, rng), folder / "markers.tsv")
+
+
+def integration_table() -> pd.DataFrame:
+    """Three methods side by side, of which Harmony is taken."""
+    columns = ["method", "batch_score", "class_score", "effect_kept", "score", "seconds", "chosen", "reason", "caution"]
+    rows = [
+        ("none", 0.412, 0.71, 1.0, 0.622, 0.0, False, "", ""),
+        (
+            "harmony",
+            0.803,
+            0.69,
+            0.84,
+            0.735,
+            12.4,
+            True,
+            "the best score of 3 methods",
+            "every batch is one condition",
+        ),
+        ("bbknn", 0.755, 0.66, np.nan, 0.698, 4.1, False, "", ""),
     ]
-    write_tsv(pd.DataFrame(resolutions), folder / "clustering.tsv")
+    return pd.DataFrame(rows, columns=columns).assign(key="sample", n_batches=12)
+
+
+def clustering_table() -> pd.DataFrame:
+    """Three resolutions and the finer groups that get named."""
+    columns = ["purpose", "resolution", "n_clusters", "smallest_cluster", "stability_ari", "subsample_ari"]
+    rows = [
+        ("clusters", 0.5, 9, 60, 0.91, 0.88, 0.21, 0.8, False, ""),
+        ("clusters", 1.0, 16, 31, 0.94, 0.93, 0.25, 0.78, True, "the finest that keeps its clusters"),
+        ("groups that are named", 4.0, 41, 5, 0.62, np.nan, np.nan, 0.6, True, "fine, so that classes part"),
+    ]
+    return pd.DataFrame(rows, columns=[*columns, "silhouette", "modularity", "chosen", "reason"])
+
+
+def marker_table(cell_classes: tuple[str, ...], rng: np.random.Generator, n_genes: int = 12) -> pd.DataFrame:
+    """Ranked genes of each class."""
+    rows = [
+        {
+            "grouping": "cell_class", "group": name, "rank": rank, "gene_symbol": f"{name[:4].upper()}{rank}",
+            "auc": 1 - 0.02 * rank, "log2_fold_change": 5 - 0.2 * rank, "detected_in": rng.uniform(0.6, 1),
+            "detected_out": rng.uniform(0, 0.3), "n_cells": 100,
+        }
+        for name in cell_classes
+        for rank in range(1, n_genes + 1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _write_contrast(folder: Path, contrast: str, samples: pd.DataFrame, study: Study, rng: np.random.Generator) -> None:

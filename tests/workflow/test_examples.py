@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from immunomod.acquire import acquire_dataset
+from immunomod.acquire import acquire_samples
 from immunomod.cli import app
 from immunomod.errors import UserError
 from immunomod.files import read_tsv
@@ -55,7 +55,7 @@ def _copy(repository: Path, folder: Path, stand_in: StandIn) -> Path:
 
 def _manifest(run: Run, series: str, stand_in: StandIn, folder: Path) -> pd.DataFrame:
     rows = run.samples[run.samples["dataset"] == series]
-    return acquire_dataset(series, rows, stand_in.base_url, folder, run.folder)
+    return acquire_samples(series, rows, stand_in.base_url, folder, run.folder)
 
 
 def _columns(run: Run, series: str) -> CellsTableColumns:
@@ -128,7 +128,7 @@ def test_file_names_other_than_assumed_are_listed(example, stand_ins, tmp_path):
     samples = run.samples.copy()
     samples["files"] = samples["files"].str.replace("Cc", "Zz")
     with pytest.raises(UserError, match=r"samples.tsv row \d+, column files: .*_HUVEC_matrix.mtx.gz"):
-        acquire_dataset("GSE282806", samples, stand_ins["GSE282806"].base_url, tmp_path / "acquired", run.folder)
+        acquire_samples("GSE282806", samples, stand_ins["GSE282806"].base_url, tmp_path / "acquired", run.folder)
 
 
 def test_cells_of_gse117837_in_each_stratum(repository, stand_ins):

@@ -86,7 +86,7 @@ def test_all_mistakes_of_the_sheets_are_told_at_once(study):
 def stopped_at_the_check(outcome: Outcome) -> None:
     """Nothing was fetched or read, and the check left no file that would pass for its result."""
     is_clean(outcome)
-    assert not (outcome.results / "acquire" / "study" / "manifest.tsv").exists()
+    assert not (outcome.results / "acquire" / "study" / "samples").exists()
     assert not list((outcome.results / "check").glob("*")) if (outcome.results / "check").exists() else True
     assert not list(outcome.results.rglob("*.h5ad"))
 
@@ -111,10 +111,10 @@ def test_a_truncated_gzip_stops_at_the_check(study):
 
 @pytest.mark.slow
 def test_an_edited_sheet_is_checked_again_and_fetches_nothing_again(study):
-    target = "results/acquire/study/manifest.tsv results/check/problems.tsv"
+    target = "results/acquire/study/samples/a1.tsv results/check/problems.tsv"
     first = run(study, ROWS, target=target).check()
     assert first.job_count() == 2
-    assert first.printed.index("rule check_study") < first.printed.index("rule acquire_dataset")
+    assert first.printed.index("rule check_study") < first.printed.index("rule acquire_sample")
     assert "lists few genes" in first.printed
     problems = read_tsv(first.results / "check" / "problems.tsv")
     assert problems["severity"].tolist() == ["warning"] and problems["row"].tolist() == [2]

@@ -15,7 +15,7 @@ DEMO = "config/demo/config.yaml"
 
 def test_the_demo_plans_every_floor(repository, tmp_path):
     plan = snakemake(tmp_path, repository / DEMO, "--dry-run").check().printed
-    for rule in ("acquire_dataset", "read_counts", "filter_cells", "build_atlas", "sum_pseudobulks"):
+    for rule in ("acquire_sample", "read_counts", "filter_cells", "build_atlas", "sum_pseudobulks"):
         assert f"rule {rule}:" in plan
     for rule in ("test_contrast", "pool_effects", "build_report"):
         assert f"rule {rule}:" in plan

@@ -21,7 +21,7 @@ import yaml
 
 from immunomod.acquire import AcquireSettings
 from immunomod.acquire.download import TransferSettings
-from immunomod.acquire.plan import split_sources
+from immunomod.acquire.plan import SheetRow, is_local, local_files, sheet_rows, split_sources
 from immunomod.atlas.settings import AnnotationSettings, AtlasSettings
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import Problem, StudyError, UserError
@@ -35,6 +35,8 @@ from immunomod.tables import REPOSITORY, Examined, describe, load_schema
 T = TypeVar("T")
 
 ACCESSION = re.compile(r"GS[EM][0-9]+", re.IGNORECASE)
+#: Columns of the sheet that speak to who edits it, and say nothing of the sample.
+NOTES = ("guessed",)
 #: Columns of the sheet that say where a sample's files are.
 ACQUIRED_BY = ("sample", "dataset", "source", "files", "cells", "cells_lane", "barcodes", "hashtags")
 
@@ -88,27 +90,50 @@ class Run:
         row = self.samples[self.samples["sample"] == sample].iloc[0]
         return {str(name): str(value) for name, value in row.items()}
 
+    def dataset_of(self, sample: str) -> str:
+        """The data set that a sample is of."""
+        return self.sample_row(sample)["dataset"]
+
     def read_row(self, sample: str) -> dict[str, str]:
-        """A sample's row without its limits, so that one that is changed has no file read again."""
-        return {name: value for name, value in self.sample_row(sample).items() if name not in SHEET_LIMITS}
+        """A sample's row without its limits and notes, so that one that is changed has no file read again."""
+        left_out = {*SHEET_LIMITS, *NOTES}
+        return {name: value for name, value in self.sample_row(sample).items() if name not in left_out}
 
     def sample_limits(self, sample: str) -> dict[str, float]:
         """Limits of quality control that the sheet gives for a sample."""
         return {name: float(value) for name, value in self.sample_row(sample).items() if name in SHEET_LIMITS and value}
 
-    def dataset_rows(self, dataset: str) -> list[dict[str, Any]]:
-        """What the sheet says of the files of a data set's samples, with each row's number in the file under ``row``.
+    def acquire_row(self, sample: str) -> dict[str, str]:
+        """What the sheet says of a sample's files.
 
-        Nothing else stands in it, so that a donor or condition that is put right has no file fetched again.
+        Nothing else stands in it, so that a donor or condition that is put right has no file fetched again. Nor does
+        the number of the row: one that is added above would change it.
         """
-        rows = self.samples[self.samples["dataset"] == dataset]
-        named = rows[[name for name in ACQUIRED_BY if name in rows]]
-        if "hashtags" in named:
-            named = named.assign(hashtags=named["hashtags"].map(without_donors))
-        return [
-            {"row": int(str(number)), **{str(name): str(value) for name, value in row.items()}}
-            for number, row in named.iterrows()
-        ]
+        row = {name: value for name, value in self.sample_row(sample).items() if name in ACQUIRED_BY}
+        if "hashtags" in row:
+            row["hashtags"] = without_donors(row["hashtags"])
+        return row
+
+    def row_number(self, sample: str) -> int:
+        """Where a sample's row stands in the sheet, for messages."""
+        return int(str(self.samples.index[self.samples["sample"] == sample][0]))
+
+    def base_url(self, sample: str) -> str:
+        """Where a sample's files are fetched from; empty if all lie on this machine."""
+        return "" if is_local(self._files_row(sample), self.folder) else str(self.config["geo"]["base_url"])
+
+    def local_files(self, sample: str) -> list[str]:
+        """Files on this machine that a sample is read from."""
+        return [str(path) for path in local_files(self._files_row(sample), self.folder)]
+
+    def _files_row(self, sample: str) -> SheetRow:
+        rows = self.samples[self.samples["sample"] == sample]
+        return sheet_rows(rows, self.config["samples"])[0]
+
+    @cached_property
+    def acquire_settings(self) -> AcquireSettings:
+        """How files are fetched: the section ``geo`` for all jobs together."""
+        return AcquireSettings.from_config(self.config["geo"])
 
     def contrast_row(self, contrast: str) -> dict[str, str]:
         """A contrast's row of the sheet."""

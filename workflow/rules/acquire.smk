@@ -1,16 +1,17 @@
 # acquire: bytes from GEO or from disk, each one in the ledger.
 
 
-rule acquire_dataset:
+# A job for each sample, so that a row that is added or edited has no other sample fetched or read again; what several
+# samples need is fetched by the first that asks, while the others wait.
+rule acquire_sample:
     input:
-        local=lambda wildcards: RUN.local_sources(wildcards.dataset),
+        local=lambda wildcards: RUN.local_files(wildcards.sample),
     output:
-        manifest="<results>/acquire/{dataset}/manifest.tsv",
-        metadata="<results>/acquire/{dataset}/metadata.tsv",
+        manifest="<results>/acquire/{dataset}/samples/{sample}.tsv",
     log:
-        "<logs>/acquire_dataset/{dataset}.log",
+        "<logs>/acquire_sample/{dataset}/{sample}.log",
     benchmark:
-        "<benchmarks>/acquire_dataset/{dataset}.tsv"
+        "<benchmarks>/acquire_sample/{dataset}/{sample}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -18,19 +19,25 @@ rule acquire_dataset:
         runtime=lambda wildcards, attempt: 240 * attempt,
         door=1,
     params:
-        rows=lambda wildcards: RUN.dataset_rows(wildcards.dataset),
-        geo=RUN.config["geo"],
+        row=lambda wildcards: RUN.acquire_row(wildcards.sample),
+        base_url=lambda wildcards: RUN.base_url(wildcards.sample),
         config_folder=str(RUN.folder),
         sheet=RUN.config["samples"],
+        # These change no result. Snakemake does not hold what is asked of the input against the last run's.
+        row_number=lambda wildcards, input: RUN.row_number(wildcards.sample),
+        geo=lambda wildcards, input: RUN.config["geo"],
     script:
-        "../scripts/acquire_dataset.py"
+        "../scripts/acquire_sample.py"
 
 
 rule gather_ledger:
     input:
         reads=collect("<results>/samples/{sample}/read.tsv", sample=SAMPLES),
         acquired=collect(
-            "<results>/acquire/{dataset}/{table}.tsv", dataset=RUN.datasets, table=["manifest", "metadata"]
+            "<results>/acquire/{dataset}/samples/{sample}.tsv",
+            zip,
+            dataset=list(RUN.samples["dataset"]),
+            sample=SAMPLES,
         ),
     output:
         ledger=report(

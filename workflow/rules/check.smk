@@ -20,7 +20,7 @@ rule check_study:
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 60 * attempt,
-        door=1,
+        door=DOOR,
     params:
         study={"config": RUN.config, "folder": str(RUN.folder), "name": str(CONFIG_FILE)},
     script:

@@ -13,16 +13,17 @@ from immunomod.sample.settings import SECTIONS as SAMPLE_SECTIONS
 from immunomod.settings import load_run
 
 share_package_path()
-# One job at a time passes the door: the check, whose priority is highest, then the data sets one by one. Were the check
-# an input of theirs, an edited sheet would either fetch everything again or, as an ancient input, hide from Snakemake
-# that anything else has changed.
-workflow.register_resource("door", 1)
 CONFIG_FILE = Path(workflow.configfiles[-1]) if workflow.configfiles else Path("config/config.yaml")
 try:
     RUN = load_run(config, CONFIG_FILE.parent, name=str(CONFIG_FILE))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+# The check fills the door, and passes first because its priority is highest; then samples are fetched, as many at once
+# as the config allows. Were the check an input of theirs, an edited sheet would either fetch everything again or, as an
+# ancient input, hide from Snakemake that anything else has changed.
+DOOR = RUN.acquire_settings.jobs
+workflow.register_resource("door", DOOR)
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
 ATLAS_TABLES = ["integration", "clustering", "clusters"]

@@ -3,7 +3,7 @@
 
 rule read_counts:
     input:
-        manifest=lambda wildcards: f"<results>/acquire/{RUN.sample_row(wildcards.sample)['dataset']}/manifest.tsv",
+        manifest=lambda wildcards: f"<results>/acquire/{RUN.dataset_of(wildcards.sample)}/samples/{wildcards.sample}.tsv",
     output:
         counts="<results>/samples/{sample}/counts.h5ad",
         read="<results>/samples/{sample}/read.tsv",
@@ -19,7 +19,7 @@ rule read_counts:
     params:
         row=lambda wildcards: RUN.read_row(wildcards.sample),
         reading=RUN.config["reading"],
-        cells_table=lambda wildcards: RUN.config["cells_tables"].get(RUN.sample_row(wildcards.sample)["dataset"], {}),
+        cells_table=lambda wildcards: RUN.config["cells_tables"].get(RUN.dataset_of(wildcards.sample), {}),
     script:
         "../scripts/read_counts.py"
 

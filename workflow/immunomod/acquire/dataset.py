@@ -1,4 +1,7 @@
-"""The files of one dataset: from the sheet's rows to bytes on disk and a manifest of them.
+"""The files of samples of one dataset: from the sheet's rows to bytes on disk and a manifest of them.
+
+Each sample has a job of its own, so that a row that is added or edited touches no other sample; jobs that run side by
+side share the dataset's folder, and what several samples need arrives once (:mod:`immunomod.acquire.lock`).
 
 All choices are made, and all mistakes in them reported, before anything large is fetched. A local file is used where
 it lies; what is fetched or unpacked lands under ``files/`` in the dataset's folder, several files at a time. The
@@ -8,7 +11,7 @@ manifest does not depend on which file arrives first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +20,17 @@ import pandas as pd
 from immunomod.acquire.archive import UnpackLimits, is_archive_name, refuse_foreign
 from immunomod.acquire.download import Client, TransferSettings
 from immunomod.acquire.geo import GeoSite
-from immunomod.acquire.plan import Pick, pick_row, refuse_same_matrix, sheet_rows
+from immunomod.acquire.plan import METADATA, Pick, pick_row, refuse_same_matrix, sheet_rows
 from immunomod.acquire.progress import Progress
 from immunomod.acquire.room import refuse_if_too_large
 from immunomod.acquire.select import counts_names, list_names, matches
 from immunomod.acquire.store import Acquired, Store
 from immunomod.errors import UserError
-from immunomod.files import write_tsv
 from immunomod.sections import read_values, require
 
 MANIFEST_COLUMNS = ["dataset", "sample", "file", "path", "url", "bytes", "sha256", "retrieved", "role"]
-METADATA = "metadata"
+#: Files that the job of one sample fetches at once; as many jobs run at once as `geo.parallel_downloads` leaves.
+MOST_PER_JOB = 2
 #: The config's names of the bounds on archives.
 LIMIT_KEYS = {
     "max_members": "members",
@@ -59,8 +62,22 @@ class AcquireSettings:
             UnpackLimits(**{LIMIT_KEYS[key]: value for key, value in bounds.items()}),
         )
 
+    @property
+    def jobs(self) -> int:
+        """Samples that are fetched at once."""
+        return max(1, self.transfer.parallel_downloads // MOST_PER_JOB)
 
-def acquire_dataset(
+    def of_one_job(self) -> AcquireSettings:
+        """The share of one of :attr:`jobs` in the downloads at once and the requests per second of the whole run."""
+        shared = replace(
+            self.transfer,
+            parallel_downloads=min(self.transfer.parallel_downloads, MOST_PER_JOB),
+            requests_per_s=self.transfer.requests_per_s / self.jobs,
+        )
+        return replace(self, transfer=shared)
+
+
+def acquire_samples(
     dataset: str,
     samples: pd.DataFrame,
     base_url: str,
@@ -69,30 +86,31 @@ def acquire_dataset(
     settings: AcquireSettings | None = None,
     sheet: str = "samples.tsv",
 ) -> pd.DataFrame:
-    """Bring the files of one dataset's samples to disk.
+    """Bring the files of samples of one dataset to disk.
 
     Parameters
     ----------
     dataset
         Its name; where this is a GEO series, samples named by ``GSM…`` take shared files from it.
     samples
-        The sheet's rows of this dataset, all str: ``sample``, ``source`` (path, ``GSM…`` or ``GSE…``), optional
-        ``files`` (glob patterns, comma-separated) and ``cells`` (a path, or the name or pattern of a file of the
-        series). The index is the row number in the sheet, for messages.
+        Rows of the sheet that are of this dataset, all str: ``sample``, ``source`` (path, ``GSM…`` or ``GSE…``),
+        optional ``files`` (glob patterns, comma-separated) and ``cells`` (a path, or the name or pattern of a file of
+        the series). The index is the row number in the sheet, for messages.
     base_url
         GEO's address or a mirror's: https, http, file, or a plain path.
     folder
-        The dataset's folder; ``files/`` and ``metadata.tsv`` (SOFT, listings, archives) are written in it.
+        The dataset's folder; ``files/`` is written in it.
     sheet_folder
         What relative paths in the sheet are relative to.
 
     Returns
     -------
-    The manifest, one row per file for a reader: ``dataset, sample`` (empty: shared by all samples of the dataset),
+    The manifest, one row per file: ``dataset, sample`` (empty: shared by all samples given, and no sample's own),
     ``file`` (base name), ``path`` (below ``folder`` as given, or the local file), ``url`` (empty for local files; the
     member follows ``#`` for one out of an archive), ``bytes, sha256, retrieved`` (UTC; of a local file its
     modification time) and ``role`` (``counts`` for matrices with their features and barcodes, ``cells`` for a
-    per-cell table). Files that are already there, unharmed, are not fetched again.
+    per-cell table, ``metadata`` for what no reader opens: SOFT, listings, archives). Files that are already there,
+    unharmed, are not fetched again.
 
     Raises
     ------
@@ -109,8 +127,9 @@ def acquire_dataset(
     store = Store(client, folder / "files", settings.limits, Progress(dataset))
     found = store.gather(picks)
     entries = [(pick, file) for pick in picks for file in _chosen(pick, found[pick.source])]
-    write_tsv(_metadata(dataset, site, store), folder / "metadata.tsv")
-    return _manifest(dataset, entries, {row.sample for row in rows})
+    manifest = _manifest(dataset, entries, {row.sample for row in rows})
+    metadata = _metadata(dataset, site, store)
+    return pd.concat([manifest, metadata], ignore_index=True) if len(metadata) else manifest
 
 
 def base_address(base_url: str) -> str:
@@ -169,6 +188,6 @@ def _metadata(dataset: str, site: GeoSite, store: Store) -> pd.DataFrame:
     """Files that were fetched but are not for a reader: SOFT, listings, archives."""
     lines = [
         _line(dataset, "", Acquired(path, receipt.url, receipt.bytes, receipt.sha256, receipt.retrieved), METADATA)
-        for path, receipt in {**site.receipts, **dict(sorted(store.archives.items()))}.items()
+        for path, receipt in sorted({**site.receipts, **store.archives}.items())
     ]
     return pd.DataFrame(lines, columns=MANIFEST_COLUMNS)

@@ -74,7 +74,7 @@ class TransferSettings:
         Upper bound of one process, all its threads together; the public server refuses above 50 from all of a user's
         processes.
     parallel_downloads
-        Files of a data set that are fetched at once, 1 to 16.
+        Files that are fetched at once, 1 to 16.
     """
 
     attempts: int = 8

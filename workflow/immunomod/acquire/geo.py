@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from immunomod.acquire.download import Client, NotFoundError, Receipt, Remote
+from immunomod.acquire.lock import only_job
 from immunomod.acquire.parts import read_receipt
 from immunomod.errors import UserError
 from immunomod.files import write_text
@@ -341,7 +342,8 @@ class GeoSite:
 
     def _keep(self, name: str, remote: Remote) -> Path:
         path = self.folder / name
-        self.receipts[path] = self.client.fetch(remote, path)
+        with only_job(path, self.client.go_on):
+            self.receipts[path] = self.client.fetch(remote, path)
         return path
 
     def _kept_listing(self, accession: str) -> SeriesListing | None:

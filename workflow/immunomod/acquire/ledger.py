@@ -26,7 +26,7 @@ def gather_ledger(reads: Iterable[Path], manifests: Iterable[Path]) -> pd.DataFr
     reads
         ``samples/<sample>/read.tsv`` of all samples; each has the ledger's columns.
     manifests
-        ``acquire/<dataset>/manifest.tsv`` and ``metadata.tsv`` of all datasets.
+        ``acquire/<dataset>/samples/<sample>.tsv`` of all samples: what :func:`acquire_samples` returns.
 
     Returns
     -------

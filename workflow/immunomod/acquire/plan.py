@@ -23,7 +23,8 @@ from immunomod.acquire.select import (
 )
 from immunomod.errors import UserError
 
-COUNTS, CELLS = "counts", "cells"
+#: What a file of a manifest is for; no reader opens metadata.
+COUNTS, CELLS, METADATA = "counts", "cells", "metadata"
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,29 @@ def _pick_local(row: SheetRow, source: str, sheet_folder: Path) -> list[Pick]:
     if path.is_file():
         return [Pick(row, COUNTS, file, shared=False) for file in [path, *_triplet_siblings(path)]]
     raise row.error("source", f"there is no file or folder {path}, and {source!r} is no GEO accession")
+
+
+def local_files(row: SheetRow, sheet_folder: Path) -> list[Path]:
+    """Files on this machine that a row means; all files of its folder where it does not tell which."""
+    files: list[Path] = []
+    for source in split_sources(row.source, sheet_folder):
+        if source and not is_accession(source):
+            try:
+                picked = [pick.source for pick in _pick_local(row, source, sheet_folder)]
+                files += [path for path in picked if isinstance(path, Path)]
+            except UserError:  # said in full when the study is checked
+                folder = _local(source, sheet_folder)
+                files += [folder / name for name in _local_names(folder)] if folder.is_dir() else []
+    if row.cells and _local(row.cells, sheet_folder).is_file():
+        files.append(_local(row.cells, sheet_folder))
+    return sorted(set(files))
+
+
+def is_local(row: SheetRow, sheet_folder: Path) -> bool:
+    """Whether all files that a row means lie on this machine, so that no server is asked for any."""
+    sources = split_sources(row.source, sheet_folder)
+    cells = not row.cells or _local(row.cells, sheet_folder).is_file()
+    return cells and not any(is_accession(source) for source in sources)
 
 
 def _local_names(folder: Path) -> list[str]:

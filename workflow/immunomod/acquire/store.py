@@ -21,6 +21,7 @@ from immunomod.acquire.archive import (
 from immunomod.acquire.checks import inspect_file
 from immunomod.acquire.download import Client, NotFoundError, Receipt, Remote, utc_time
 from immunomod.acquire.geo import RemoteFile
+from immunomod.acquire.lock import only_job
 from immunomod.acquire.parts import receipt_path
 from immunomod.acquire.plan import CELLS, Pick
 from immunomod.acquire.progress import FileProgress, Progress
@@ -122,7 +123,11 @@ class Store:
 
     def _remote(self, file: RemoteFile, progress: FileProgress) -> list[Acquired]:
         target = fetched_path(file, self.folder)
-        return self._once.get(target, lambda: self._fetch(file, target, progress))
+        return self._once.get(target, lambda: self._fetch_alone(file, target, progress))
+
+    def _fetch_alone(self, file: RemoteFile, target: Path, progress: FileProgress) -> list[Acquired]:
+        with only_job(target, self.client.go_on):
+            return self._fetch(file, target, progress)
 
     def _fetch(self, file: RemoteFile, target: Path, progress: FileProgress) -> list[Acquired]:
         if not file.archive_url:
@@ -164,7 +169,7 @@ class Store:
         owner = file.archive_url.split("/")[-3]
         archive = RemoteFile(name, file.archive_url, None, owner)
         target = fetched_path(archive, self.folder)
-        members = self._once.get(target, lambda: self._fetch(archive, target, self.progress.add(None)))
+        members = self._once.get(target, lambda: self._fetch_alone(archive, target, self.progress.add(None)))
         return [member for member in members if file.name in member.inner.split("/")]
 
     def _local(self, path: Path) -> list[Acquired]:
@@ -180,7 +185,8 @@ class Store:
         folder = self.folder / "local" / f"{inspection.sha256[:12]}_{path.name}"
 
         def unpacked() -> list[Acquired]:
-            members = unpack(path, folder, inspection.sha256, self.limits, self.client.go_on)
+            with only_job(folder, self.client.go_on):
+                members = unpack(path, folder, inspection.sha256, self.limits, self.client.go_on)
             return [_member(folder, member, "", changed) for member in members]
 
         return self._once.get(folder, unpacked)

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from immunomod.errors import UserError
+
 # Genes that tell clones, reading depth or damage rather than cell classes: V, D and J segments of the T and B cell
 # receptors (each clone its own), mitochondrially encoded and ribosomal protein genes. Cell-cycle genes stay in:
 # cycling is a state that the programmes read out, its cells still carry their class's markers, and leaving out the
@@ -75,6 +77,39 @@ def _by_symbol(var: pd.DataFrame) -> pd.DataFrame:
     return first.sort_values("_column")
 
 
+def refuse_disjoint_genes(samples: Sequence[SampleGenes]) -> None:
+    """Raise a :class:`UserError` where no gene is common to all data sets, or a sample has none with its data set.
+
+    Nothing could be compared between them: every gene would tell where a cell comes from.
+    """
+    of_dataset: dict[str, pd.Index] = {}
+    for dataset in sorted({sample.dataset for sample in samples}):
+        members = sorted((one for one in samples if one.dataset == dataset), key=lambda one: one.sample)
+        for sample in members:
+            others = [one for one in members if one is not sample]
+            if others and not any(sample.var.index.isin(one.var.index).any() for one in others):
+                raise UserError(
+                    f"sample {sample.sample} (genes such as {_examples(sample.var.index)}) shares no gene with the "
+                    f"other samples of data set {dataset!r} (genes such as {_examples(others[0].var.index)}). Check "
+                    "that its file is of the same organism and names genes likewise, or give it a data set of its own"
+                )
+        of_dataset[dataset] = pd.Index(np.unique(np.concatenate([one.var.index.to_numpy(str) for one in members])))
+    common = None
+    for dataset, genes in of_dataset.items():
+        common = genes if common is None else common.intersection(genes)
+        if not len(common):
+            before = [name for name in of_dataset if name < dataset]
+            named = [f"{name} (genes such as {_examples(of_dataset[name])})" for name in (*before, dataset)]
+            raise UserError(
+                f"data sets {', '.join(named[:-1])} and {named[-1]} share no gene. Check that they are of one organism "
+                "and name genes likewise, or list them in different atlases (`atlases` in the config)"
+            )
+
+
+def _examples(genes: pd.Index) -> str:
+    return ", ".join(map(str, genes[:3]))
+
+
 def combine_gene_statistics(samples: Sequence[SampleGenes], n_variable_genes: int) -> pd.DataFrame:
     """Choose variable genes across samples from each sample's ``variances_norm``.
 
@@ -98,7 +133,13 @@ def combine_gene_statistics(samples: Sequence[SampleGenes], n_variable_genes: in
     DataFrame
         Index gene (union over samples); columns ``gene_id``, ``gene_symbol``, ``n_samples``, ``variances_norm``
         (mean over samples), ``highly_variable_rank``, ``highly_variable_nbatches``, ``highly_variable``.
+
+    Raises
+    ------
+    UserError
+        See :func:`refuse_disjoint_genes`.
     """
+    refuse_disjoint_genes(samples)
     genes = pd.Index(pd.unique(np.concatenate([sample.var.index.to_numpy(dtype=str) for sample in samples])))
     table = _gene_names(samples, genes)
     candidate = _in_every_dataset(samples, genes) & ~table["gene_symbol"].map(is_left_out).to_numpy(dtype=bool)

@@ -158,7 +158,6 @@ class _DatasetLook:
         self.into = into
         self.site = GeoSite(run.config["geo"]["base_url"], client, folder / "files" / "metadata")
         self.columns = self._cells_columns()
-        self.manifest = _read_manifest(folder / "manifest.tsv")
         self.unreachable = ""
         self.libraries: list[Library] = []
         self.fetched_features: set[str] = set()
@@ -234,7 +233,8 @@ class _DatasetLook:
 
     def _unpacked(self, source: RemoteFile, row: SheetRow) -> list[Path] | None:
         """Members of an archive that an earlier run of this row unpacked."""
-        known = self.manifest[self.manifest["sample"].isin([row.sample, ""]) & (self.manifest["role"] != CELLS)]
+        known = _read_manifest(self.folder / "samples" / f"{row.sample}.tsv")
+        known = known[known["role"] != CELLS]
         url = known["url"]
         archive = source.archive_url
         from_here = url.str.startswith(f"{source.url}#")

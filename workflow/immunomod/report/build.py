@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from immunomod.files import write_text
 from immunomod.programs import ProgramSet
-from immunomod.report import views
+from immunomod.report import atlas_views, views
 from immunomod.report.answer import Answer, answer, total_donors, with_fitting_expectations
 from immunomod.report.downloads import Download, Downloads
 from immunomod.report.figures import report_style, write_figures
@@ -57,7 +57,8 @@ class AtlasView:
     n_cells: int
     maps: list[CellMap]
     compositions: list[views.Composition]
-    tables: list[tuple[str, views.PlainTable]]
+    sections: list[atlas_views.Section]
+    markers: list[atlas_views.MarkerRow]
     downloads: list[tuple[str, Download]]
 
 
@@ -203,20 +204,18 @@ def _contrast_downloads(contrast: Contrast, downloads: Downloads) -> list[tuple[
 
 
 def _atlas_view(atlas: Atlas, downloads: Downloads) -> AtlasView:
-    clusters = atlas.clusters
-    tables = [
-        ("Clusters and their names", views.cluster_table(clusters)),
-        ("Integration", views.plain_table(atlas.integration)),
-        ("Resolution of the clusters", views.plain_table(atlas.clustering)),
-    ]
+    offered = [("clusters", atlas.clusters), ("integration", atlas.integration), ("markers", atlas.markers)]
     return AtlasView(
         name=atlas.name,
         anchor=f"atlas-{slug(atlas.name)}",
         n_cells=len(atlas.cells),
         maps=cell_maps(atlas),
         compositions=views.composition_bars(atlas.cells),
-        tables=[(heading, table) for heading, table in tables if table.rows],
-        downloads=[("clusters", downloads.embed(clusters, f"{slug(atlas.name)}_clusters"))] if len(clusters) else [],
+        sections=atlas_views.sections(atlas),
+        markers=atlas_views.marker_rows(atlas.markers),
+        downloads=[
+            (label, downloads.embed(table, f"{slug(atlas.name)}_{label}")) for label, table in offered if len(table)
+        ],
     )
 
 

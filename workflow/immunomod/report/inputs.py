@@ -59,7 +59,7 @@ class ReportInputs:
         ``ambient.tsv`` and ``barcode_ranks.tsv`` of each sample; runs of older versions wrote none.
     atlases
         ``<atlas>.h5ad`` of each atlas; the folder of the same name beside it holds ``clusters.tsv``,
-        ``integration.tsv`` and ``clustering.tsv``.
+        ``integration.tsv``, ``clustering.tsv`` and, where genes were ranked, ``markers.tsv``.
     synthesis
         ``program_meta.tsv``.
     ledger, config, versions
@@ -133,13 +133,17 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Atlas:
-    """What the report shows of one atlas: ``cells`` (obs and ``umap_1``, ``umap_2``) and its small tables."""
+    """What the report shows of one atlas: ``cells`` (obs and ``umap_1``, ``umap_2``) and its small tables.
+
+    ``markers`` has no columns where the run ranked no genes.
+    """
 
     name: str
     cells: pd.DataFrame
     clusters: pd.DataFrame
     integration: pd.DataFrame
     clustering: pd.DataFrame
+    markers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,7 @@ def _load_atlas(name: str, path: Path) -> Atlas:
         clusters=_read_optional(folder / "clusters.tsv"),
         integration=_read_optional(folder / "integration.tsv"),
         clustering=_read_optional(folder / "clustering.tsv"),
+        markers=_read_optional(folder / "markers.tsv"),
     )
 
 

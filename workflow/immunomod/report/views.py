@@ -21,7 +21,6 @@ from immunomod.report.words import FDR_THRESHOLD, count, interval, plural, proba
 
 N_TOP_GENES = 12
 N_HEAT_ROWS = 60
-CLUSTER_COLUMNS = ("cluster", "cell_class", "n_cells", "confidence", "runner_up", "top_markers")
 TEST_ARM, REFERENCE_ARM = "test", "reference"
 #: An effect that the correction for leaked RNA moved by more (log2 units) is shown beside what it was.
 NOTABLE_CORRECTION = 0.1
@@ -388,19 +387,6 @@ class PlainTable:
     header: list[str]
     rows: list[list[str]]
     numeric: list[bool]
-
-
-def cluster_table(clusters: pd.DataFrame) -> PlainTable:
-    """What each cluster was named and why, in the order of its number, with the names of classes for a reader."""
-    if clusters.empty:
-        return plain_table(clusters)
-    ordered = clusters.sort_values("cluster", key=lambda column: column.map(natural_key), kind="stable")
-    named = {
-        name: ordered[name].map(lambda value: class_label(text(value)))
-        for name in ("cell_class", "runner_up")
-        if name in ordered
-    }
-    return plain_table(ordered.assign(**named), CLUSTER_COLUMNS)
 
 
 def plain_table(table: pd.DataFrame, columns: Sequence[str] = (), n_rows: int = 2000) -> PlainTable:

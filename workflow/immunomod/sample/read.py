@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from immunomod.acquire.plan import METADATA
 from immunomod.acquire.select import split_patterns
 from immunomod.errors import UserError
 from immunomod.sample.cell_names import select_cells
@@ -44,8 +45,8 @@ def read_sample(
         separated by ``,``) decides where several matrices are found, ``barcodes`` (patterns) which cells of a matrix
         are the library's; ``cells`` names its per-cell table and ``cells_lane`` its lane.
     manifest
-        Table of acquired files (columns dataset, sample, file, path, url, bytes, sha256, retrieved). Rows whose
-        ``sample`` is empty are shared by the data set.
+        Table of acquired files (columns dataset, sample, file, path, url, bytes, sha256, retrieved, role). Rows whose
+        ``sample`` is empty are shared by the data set; those whose role is ``metadata`` are not for reading.
     cells_columns
         Columns of the data set's per-cell table; needed where ``row["cells"]`` is filled.
     settings
@@ -145,7 +146,8 @@ def _value(row: pd.Series, column: str) -> str:
 
 def _files_of(sample: str, manifest: pd.DataFrame) -> pd.DataFrame:
     owner = manifest["sample"].fillna("").astype(str)
-    return manifest.loc[owner.isin([sample, ""])].assign(sample=owner)
+    is_read = manifest["role"] != METADATA if "role" in manifest else True
+    return manifest.loc[owner.isin([sample, ""]) & is_read].assign(sample=owner)
 
 
 def library_files(row: pd.Series, manifest: pd.DataFrame, cells_path: Path | None) -> LibraryFiles:
