@@ -3,8 +3,8 @@
 Neighbours: the share of a cell's 14 nearest neighbours in the contestant's own components that it found (recall against
 brute force), and the share of what it found that is of the cell's true class, beside that of the exact neighbours.
 Components: the largest principal angle (degrees) between the contestant's first ten and those of this workflow, where
-both saved loadings, over the genes that both chose. Clusters: adjusted Rand index with the true classes. Markers: the share of the first genes
-of each cluster that are truly higher in the class that most of its cells belong to.
+both saved loadings, over the genes that both chose. Clusters: adjusted Rand index with the true classes. Markers: the
+share of the first genes of each cluster that are truly higher in the class that most of its cells belong to.
 """
 
 from __future__ import annotations
