@@ -1,10 +1,15 @@
 # atlas: cells x variable genes only -> integrate -> cluster -> annotate.
+from immunomod.atlas.integration.settings import IntegrationSettings
 
 
 rule build_atlas:
     input:
         filtered=lambda wildcards: collect(
             "<results>/samples/{sample}/filtered.h5ad", sample=RUN.samples_of(RUN.atlases[wildcards.atlas])
+        ),
+        latent=branch(
+            bool(IntegrationSettings.from_config(RUN.config["atlas"]).learned),
+            then="<results>/atlas/{atlas}/scvi.h5ad",
         ),
     output:
         atlas="<results>/atlas/{atlas}.h5ad",
@@ -33,3 +38,28 @@ rule build_atlas:
         seed=RUN.config["seed"],
     script:
         "../scripts/build_atlas.py"
+
+
+rule train_scvi:
+    input:
+        filtered=lambda wildcards: collect(
+            "<results>/samples/{sample}/filtered.h5ad", sample=RUN.samples_of(RUN.atlases[wildcards.atlas])
+        ),
+    output:
+        latent="<results>/atlas/{atlas}/scvi.h5ad",
+    log:
+        "<logs>/train_scvi/{atlas}.log",
+    benchmark:
+        "<benchmarks>/train_scvi/{atlas}.tsv"
+    conda:
+        "../../envs/scvi.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, input, attempt: max(8000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 600 * attempt,
+    params:
+        atlas=RUN.config["atlas"],
+        markers=RUN.config["annotation"]["markers"],
+        seed=RUN.config["seed"],
+    script:
+        "../scripts/train_scvi.py"

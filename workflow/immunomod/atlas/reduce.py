@@ -110,6 +110,22 @@ def reduce_samples(paths: Sequence[Path], markers: MarkerSet, n_variable_genes: 
     )
 
 
+def variable_counts(reduced: Reduced, threads: int = 1) -> sparse.csr_matrix:
+    """Raw counts, float32 CSR: the cells of ``reduced`` x its ``highly_variable`` genes, in the order of both.
+
+    Read from ``layers["counts"]`` of the samples' files.
+    """
+    is_kept = reduced.genes["highly_variable"].to_numpy(dtype=bool)
+    place = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
+    n_kept = int(is_kept.sum())
+
+    def columns(file: SampleFile) -> sparse.csr_matrix:
+        found = np.where(file.gene_of_column >= 0, place[file.gene_of_column], -1)
+        return read_gene_columns(file.path, found, n_kept, "layers/counts")
+
+    return _stacked(for_each(reduced.samples, columns, threads), n_kept)
+
+
 def _sample_file(one: _Axes, genes: SampleGenes, index: pd.Index) -> SampleFile:
     """``genes``: the sample's genes as the atlas names them; ``index``: the atlas's."""
     gene_of_column = np.full(len(one.genes.var), -1, dtype=np.int64)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from immunomod.atlas.integration.method import IntegrationMethod
+from immunomod.atlas.integration.method import Aligned, IntegrationMethod, Task
 
 
-def align(components: NDArray[np.float32], batches: Sequence[str], seed: int) -> NDArray[np.float32]:
-    """Harmony on ``components`` (cells x k) over ``batches``, seeded; the same result for any number of threads."""
+def align(task: Task) -> Aligned:
+    """Harmony on the components, seeded; the same result for any number of threads."""
     import harmonypy
 
-    n_cells = len(components)
+    n_cells = len(task.components)
     result = harmonypy.run_harmony(
-        components,
-        pd.DataFrame({"batch": list(batches)}),
+        task.components,
+        pd.DataFrame({"batch": list(task.batches)}),
         "batch",
         nclust=max(2, min(round(n_cells / 30), 100)),
-        random_state=seed,
+        random_state=task.seed,
+        ncores=task.threads,
         verbose=False,
     )
     corrected = np.asarray(result.Z_corr, dtype=np.float32)
     # harmonypy 2 gives cells x k, earlier versions k x cells
-    return corrected if corrected.shape[0] == n_cells else np.ascontiguousarray(corrected.T)
+    return Aligned(corrected if corrected.shape[0] == n_cells else np.ascontiguousarray(corrected.T))
 
 
 METHOD = IntegrationMethod(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
-
-from immunomod.atlas.integration.method import IntegrationMethod
+from immunomod.atlas.integration.method import Aligned, IntegrationMethod, Task
 
 
-def keep(components: NDArray[np.float32], batches: Sequence[str], seed: int) -> NDArray[np.float32]:
+def keep(task: Task) -> Aligned:
     """The components, unchanged."""
-    return components
+    return Aligned(task.components)
 
 
 METHOD = IntegrationMethod(
