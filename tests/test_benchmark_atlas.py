@@ -214,6 +214,14 @@ def test_agreement_tells_a_right_answer_from_a_wrong_one(
     assert bad["markers_higher"] == 0
 
 
+def test_results_that_are_not_one_row_per_cell_are_refused(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    cells, components, neighbors = pd.Index(list("abcde")), np.zeros((5, 2)), np.zeros((2, 3))
+    with pytest.raises(ValueError, match="5 cells, but"):
+        saved(modules, tmp_path, cells, list("aabbb"), neighbors, components, {})
+    with pytest.raises(ValueError, match="5 cells, but"):
+        saved(modules, tmp_path, cells, list("aabbb"), np.zeros((5, 3)), components.T, {})
+
+
 def test_principal_angle_is_the_angle_between_the_planes(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     tilt = np.radians(30)
     one = np.array([[1.0, 0], [0, 1], [0, 0], [0, 0]])

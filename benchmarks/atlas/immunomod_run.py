@@ -28,7 +28,11 @@ def prepare(paths: tuple[Path, Path]) -> None:
 
     source, target = paths
     counts = ad.read_h5ad(source)
-    off = {"calling": {"method": "none"}, "doublets": {"method": "none", "partner": False}, "ambient": {"method": "none"}}
+    off = {
+        "calling": {"method": "none"},
+        "doublets": {"method": "none", "partner": False},
+        "ambient": {"method": "none"},
+    }
     settings = SampleSettings.from_config(off, seed=1)
     write_h5ad(process_sample(counts, pd.DataFrame(index=counts.var["gene_symbol"]), settings).filtered, target)
 

@@ -1,6 +1,6 @@
 """scanpy on the counts of all cells: as its tutorial has it, or (``--lean``) without scaling and with igraph's Leiden.
 
-    python scanpy_run.py STUDY OUT [--lean]
+python scanpy_run.py STUDY OUT [--lean]
 """
 
 from __future__ import annotations

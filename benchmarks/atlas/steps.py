@@ -85,9 +85,17 @@ def save(
 ) -> None:
     """Write what :mod:`agreement` compares.
 
-    ``neighbors``: cells x k indices without the cell itself, or an empty array; ``markers``: the first genes of every
-    cluster; ``genes`` and ``loadings``: of the components.
+    ``neighbors``: cells x k indices without the cell itself (the first 20,000 cells do), or an empty array;
+    ``markers``: the first genes of every cluster; ``genes`` and ``loadings``: of the components.
+
+    Raises
+    ------
+    ValueError
+        ``components`` or ``neighbors`` are not one row per cell.
     """
+    n_cells = len(np.asarray(cells))
+    if len(components) != n_cells or (neighbors.size and len(neighbors) < min(n_cells, 20_000)):
+        raise ValueError(f"{n_cells} cells, but components {components.shape} and neighbours {neighbors.shape}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "steps.json").write_text(json.dumps(steps.rows, indent=1))
     pd.DataFrame({"cell": np.asarray(cells, str), "cluster": np.asarray(cluster, str)}).to_csv(
