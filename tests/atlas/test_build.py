@@ -64,7 +64,7 @@ def test_contract_of_the_file(coculture: Atlas, tmp_path: Path) -> None:
     wanted = {"barcode", "sample", "dataset", "donor", "condition", "cluster", "cell_class", "compartment", "lineage",
               "cell_class_confidence", "total_counts", "score_imm_Th1"}  # fmt: skip
     assert wanted <= set(found.obs)
-    assert {"X_pca", "X_harmony", "X_umap"} <= set(found.obsm)
+    assert {"X_pca", "X_umap"} <= set(found.obsm)
     assert found.obsm["X_umap"].shape == (found.n_obs, 2)
     assert sparse.issparse(found.X) and found.X.dtype == np.float32
     assert {"highly_variable", "gene_id", "gene_symbol"} <= set(found.var)

@@ -13,5 +13,6 @@ with rule_job(snakemake):
         AtlasSettings.from_config(snakemake.params.atlas, snakemake.params.annotation),
         snakemake.params.seed,
         snakemake.threads,
+        latent=Path(snakemake.input.latent) if snakemake.input.get("latent") else None,
     )
     atlas.write(Path(snakemake.output.atlas), Path(snakemake.output.clusters).parent)

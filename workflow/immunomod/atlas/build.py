@@ -30,12 +30,13 @@ from immunomod.atlas.cluster import (
 )
 from immunomod.atlas.components import Components, principal_components
 from immunomod.atlas.embed import umap_layout
-from immunomod.atlas.integrate import REGISTRY, Integration, integrate, same_batch_share
+from immunomod.atlas.integrate import Integration, IntegrationInput, integrate
+from immunomod.atlas.integration.labels import provisional_labels
+from immunomod.atlas.integration.learned import read_learned
 from immunomod.atlas.markers import MarkerSet, load_markers
-from immunomod.atlas.neighbors import Neighbors, fuzzy_connectivities, nearest_neighbors
+from immunomod.atlas.neighbors import fuzzy_connectivities, nearest_neighbors
 from immunomod.atlas.reduce import Reduced, reduce_samples
 from immunomod.atlas.settings import AtlasSettings
-from immunomod.errors import UserError
 from immunomod.files import write_h5ad, write_tsv
 from immunomod.parallel import one_blas_thread
 from immunomod.progress import Progress
@@ -72,7 +73,12 @@ class Atlas:
 
 
 def build_atlas(
-    sample_paths: Sequence[Path], markers_folder: Path, settings: AtlasSettings, seed: int, threads: int = 1
+    sample_paths: Sequence[Path],
+    markers_folder: Path,
+    settings: AtlasSettings,
+    seed: int,
+    threads: int = 1,
+    latent: Path | None = None,
 ) -> Atlas:
     """Build one atlas from the ``filtered.h5ad`` of its samples.
 
@@ -87,6 +93,8 @@ def build_atlas(
     seed
         For Harmony, Leiden, the map and the bootstraps. The same samples and seed give the same atlas, in whichever
         order the samples are given, however they are named, and on any number of ``threads``.
+    latent
+        What the rule ``train_scvi`` wrote, where a model was trained.
 
     Raises
     ------
@@ -94,10 +102,17 @@ def build_atlas(
         No sample has cells, samples are of several organisms, cell names repeat, or the integration key is unknown.
     """
     with one_blas_thread():
-        return _build(sample_paths, load_markers(markers_folder), settings, seed, threads)
+        return _build(sample_paths, load_markers(markers_folder), settings, seed, threads, latent)
 
 
-def _build(sample_paths: Sequence[Path], markers: MarkerSet, settings: AtlasSettings, seed: int, threads: int) -> Atlas:
+def _build(
+    sample_paths: Sequence[Path],
+    markers: MarkerSet,
+    settings: AtlasSettings,
+    seed: int,
+    threads: int,
+    latent: Path | None,
+) -> Atlas:
     progress = Progress("atlas")
     reduced = reduce_samples(sample_paths, markers, settings.n_variable_genes, threads)
     progress(f"read {len(reduced.obs):,} cells x {len(reduced.var):,} genes of {len(sample_paths)} samples")
@@ -106,12 +121,17 @@ def _build(sample_paths: Sequence[Path], markers: MarkerSet, settings: AtlasSett
         sparse.csr_matrix(reduced.expression[:, variable]), settings.n_components, threads
     )
     progress("principal components")
-    batches = _batches(reduced.obs, settings.integration_key)
-    integration = integrate(components.scores, batches, settings.integration, seed)
-    progress(f"integration: {integration.method}")
+    data = IntegrationInput(
+        components.scores,
+        reduced.obs,
+        lambda cells: provisional_labels(reduced, markers, cells, seed),
+        read_learned(latent, reduced.obs.index) if latent else {},
+    )
+    integration = integrate(data, settings, seed, threads)
+    progress(f"integration: {integration.method} over {integration.key}")
 
     n_neighbors = _fitting_neighbors(settings.n_neighbors, len(reduced.obs))
-    neighbors = nearest_neighbors(integration.coordinates, n_neighbors, threads)
+    neighbors = integration.neighbors or nearest_neighbors(integration.coordinates, n_neighbors, threads)
     connectivities = fuzzy_connectivities(neighbors, threads)
     progress("neighbours")
     leiden, fine, clustering = _cluster(connectivities, integration.coordinates, settings.leiden_resolution, seed)
@@ -128,7 +148,6 @@ def _build(sample_paths: Sequence[Path], markers: MarkerSet, settings: AtlasSett
 
     obs = _with_classes(reduced.obs, cluster, annotation, markers)
     clusters = _cluster_table(obs, leiden, fine, annotation, reduced)
-    table = _integration_table(integration, components, neighbors, batches, n_neighbors, reduced.obs, settings)
     adata = _assemble(reduced, obs, components, integration)
     adata.obsm["X_umap"] = layout
     adata.uns["immunomod"] = {
@@ -137,7 +156,9 @@ def _build(sample_paths: Sequence[Path], markers: MarkerSet, settings: AtlasSett
         "seed": seed,
         "organism": reduced.organism,
         "integration": integration.method,
+        "integration_key": integration.key,
         "integration_reason": integration.reason,
+        "integration_caution": integration.caution,
         "n_neighbors": n_neighbors,
         "leiden_resolution": float(clustering.query("chosen and purpose == 'clusters'")["resolution"].iloc[0]),
         "pca_variance_ratio": components.variance_ratio,
@@ -145,19 +166,10 @@ def _build(sample_paths: Sequence[Path], markers: MarkerSet, settings: AtlasSett
         "clusters": clusters.astype({"cluster": str}).set_index("cluster"),
     }
     adata = adata[np.argsort(adata.obs["sample"].to_numpy(dtype=str), kind="stable")].copy()
-    return Atlas(adata, clusters, clustering, table)
+    return Atlas(adata, clusters, clustering, integration.table)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
-
-
-def _batches(obs: pd.DataFrame, key: str) -> list[str]:
-    if key not in obs:
-        raise UserError(
-            f"config: atlas.integration_key is {key!r}, which is no column of the cells; use one of "
-            f"{', '.join(sorted(str(c) for c in obs if obs[c].dtype == object))}."
-        )
-    return [str(value) for value in obs[key]]
 
 
 def _fitting_neighbors(wanted: int, n_cells: int) -> int:
@@ -256,50 +268,6 @@ def _top_genes(reduced: Reduced, cells: NDArray[np.bool_], count: int = 5) -> st
 # --- tables and the file ---------------------------------------------------------------------------------------------
 
 
-def _integration_table(
-    integration: Integration,
-    components: Components,
-    neighbors: Neighbors,
-    batches: Sequence[str],
-    n_neighbors: int,
-    obs: pd.DataFrame,
-    settings: AtlasSettings,
-) -> pd.DataFrame:
-    """``none`` beside the method used: how far batches are mixed among neighbours, before and after."""
-    before = nearest_neighbors(components.scores, n_neighbors) if integration.method != "none" else neighbors
-    methods = {"none": before} | {integration.method: neighbors}
-    rows = []
-    for name, found in methods.items():
-        same, by_chance = same_batch_share(found.indices, batches)
-        rows.append(
-            {
-                "method": name,
-                "key": settings.integration_key,
-                "n_batches": len(set(batches)),
-                "same_batch_neighbors": same,
-                "expected_by_chance": by_chance,
-                "chosen": name == integration.method,
-                "reason": integration.reason if name == integration.method else "",
-                "caution": _caution(batches, obs) if name != "none" else "",
-                "citation": REGISTRY[name].citation,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _caution(batches: Sequence[str], obs: pd.DataFrame) -> str:
-    if "condition" not in obs:
-        return ""
-    per_batch = pd.Series(list(batches)).groupby(list(batches)).size()
-    pairs = pd.DataFrame({"batch": list(batches), "condition": obs["condition"].to_numpy()}).drop_duplicates()
-    if len(pairs) > len(per_batch) or pairs["condition"].nunique() < 2:
-        return ""
-    return (
-        "every batch is of one condition, so aligning batches also takes away what the condition did: these "
-        "coordinates name cells and are not compared between conditions"
-    )
-
-
 def _assemble(reduced: Reduced, obs: pd.DataFrame, components: Components, integration: Integration) -> AnnData:
     from anndata import AnnData
 
@@ -307,7 +275,7 @@ def _assemble(reduced: Reduced, obs: pd.DataFrame, components: Components, integ
     var.index = var.index.astype(str)
     adata = AnnData(X=reduced.expression, obs=obs, var=var)
     adata.obsm["X_pca"] = components.scores
-    if integration.method != "none":
+    if integration.coordinates is not components.scores:
         adata.obsm[f"X_{integration.method}"] = integration.coordinates
     loadings = np.zeros((adata.n_vars, components.loadings.shape[1]), dtype=np.float32)
     loadings[var["highly_variable"].to_numpy(dtype=bool)] = components.loadings

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from immunomod.atlas.cluster import AUTO
+from immunomod.atlas.integration.settings import IntegrationSettings
 from immunomod.sections import read_values, require
 
 
@@ -42,8 +43,8 @@ class AnnotationSettings:
 
 
 @dataclass(frozen=True)
-class AtlasSettings:
-    """How an atlas is made.
+class AtlasSettings(IntegrationSettings):
+    """How an atlas is made. Its integration is set by the keys of :class:`IntegrationSettings`.
 
     Attributes
     ----------
@@ -51,8 +52,6 @@ class AtlasSettings:
         Genes that enter the principal components.
     n_components
         Principal components kept; fewer where there are fewer cells or genes.
-    integration, integration_key
-        A method of :data:`immunomod.atlas.integrate.REGISTRY`, and the ``obs`` column whose levels it aligns.
     n_neighbors
         Neighbours of each cell in the graph, itself included.
     leiden_resolution
@@ -64,13 +63,12 @@ class AtlasSettings:
 
     n_variable_genes: int = 2000
     n_components: int = 30
-    integration: str = "harmony"
-    integration_key: str = "sample"
     n_neighbors: int = 15
     leiden_resolution: float | str = AUTO
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.n_variable_genes >= 50, "atlas", "n_variable_genes", self.n_variable_genes, "50 or more")
         require(self.n_components >= 2, "atlas", "n_components", self.n_components, "2 or more")
         require(self.n_neighbors >= 3, "atlas", "n_neighbors", self.n_neighbors, "3 or more")
