@@ -52,6 +52,9 @@ format: .venv/.installed-dev
 
 ## the figures that the docs quote; those on real data need the cells of GSE96583 with the author's labels
 KANG ?= ../shared/data/kang/kang2000_ctrl_stim_8donors.h5ad
+# cells of the atlas's benchmark, and the interpreter of an environment with scanpy, scranpy and brisc, if any
+ATLAS_CELLS ?= 20000
+CONTESTANTS ?=
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/calibration.py $(if $(wildcard $(KANG)),--kang $(KANG))
 	$(BIN)/python benchmarks/demo_recovery.py
@@ -62,6 +65,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/leakage.py --studies 20 --classes own
 	$(BIN)/python benchmarks/sample_floor.py
 	$(BIN)/python benchmarks/sample_floor_speed.py
+	$(BIN)/python benchmarks/atlas/run.py --cells $(ATLAS_CELLS) $(if $(CONTESTANTS),--python $(CONTESTANTS),--tools immunomod)
 
 ## resolve the locks anew
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade

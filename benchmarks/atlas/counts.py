@@ -176,8 +176,16 @@ def write_study(folder: Path, n_cells: int, seed: int = 1, threads: int = 2, tog
     blocks = list(enumerate(row_blocks(n_cells, CELLS_PER_SAMPLE)))
     write_tsv(pd.concat(for_each(blocks, write, threads)), folder / "truth.tsv.gz")
     if together:
-        parts = [ad.read_h5ad(path) for path in sorted(folder.glob("samples/*/counts.h5ad"))]
-        write_h5ad(ad.concat(parts, merge="first"), folder / "counts.h5ad")
+        write_together(folder)
+
+
+def write_together(folder: Path) -> None:
+    """``counts.h5ad`` of all samples' cells, passed on piece by piece; it appears when it is complete."""
+    from anndata.experimental import concat_on_disk
+
+    unfinished = folder / "unfinished.h5ad"  # by its ending the writer knows the format
+    concat_on_disk(sorted(folder.glob("samples/*/counts.h5ad")), unfinished, merge="first")
+    unfinished.replace(folder / "counts.h5ad")
 
 
 def main() -> None:

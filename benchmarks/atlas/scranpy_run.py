@@ -54,7 +54,9 @@ def main(study: Path, out: Path) -> None:
         str(name): [symbols[i] for i in np.argsort(-np.nan_to_num(np.asarray(auc[name].get_column("mean"))))[:N_TOP]]
         for name in auc.get_names()
     }
-    near = knncolle.find_knn(knncolle.build_index(knncolle.AnnoyParameters(), np.ascontiguousarray(components.T)), 14)
+    # one row per cell here, where scranpy's own functions take one column per cell
+    index = knncolle.build_index(knncolle.AnnoyParameters(), np.ascontiguousarray(components, dtype=np.float64))
+    near = knncolle.find_knn(index, 14)
     save(
         out, steps, adata.obs_names[kept], clusters, components, np.asarray(near.index),
         markers, [symbols[i] for i in np.asarray(variable)], np.asarray(pca["rotation"]),
