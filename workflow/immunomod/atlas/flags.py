@@ -227,8 +227,8 @@ def _measures(obs: pd.DataFrame, markers: pd.DataFrame | None) -> pd.DataFrame:
         of_clusters = markers[markers["grouping"] == "cluster"].astype({"group": str})
         best = of_clusters[of_clusters["log2_fold_change"] >= 1].groupby("group")["auc"].max()
         # a cluster without any such gene has none; one that was never compared is not known
-        known = set(of_clusters.loc[of_clusters["auc"].notna(), "group"])
-        measures["own_gene_auc"] = [best.get(name, 0.5) if name in known else np.nan for name in measures.index]
+        unknown = set(of_clusters.loc[of_clusters["auc"].isna(), "group"])
+        measures["own_gene_auc"] = [np.nan if name in unknown else best.get(name, 0.5) for name in measures.index]
     for name in ("contrary_kind_share", *COLUMNS[5:]):
         if name not in measures:
             measures[name] = np.nan
