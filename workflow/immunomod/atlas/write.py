@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 # Few enough that the two matrices' chunks are made side by side.
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 256
 _LARGEST_COUNT = np.iinfo(np.int32).max
 
 
