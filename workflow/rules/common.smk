@@ -26,7 +26,7 @@ DOOR = RUN.acquire_settings.jobs
 workflow.register_resource("door", DOOR)
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
-ATLAS_TABLES = ["integration", "clustering", "clusters"]
+ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
 CONTRAST_TABLES = ["program_effects", "program_scores", "program_genes", "composition", "design"]
 ENVIRONMENT = "../../envs/immunomod.yaml"
 

@@ -15,4 +15,4 @@ with rule_job(snakemake):
         snakemake.threads,
         latent=Path(snakemake.input.latent) if snakemake.input.get("latent") else None,
     )
-    atlas.write(Path(snakemake.output.atlas), Path(snakemake.output.clusters).parent)
+    atlas.write(Path(snakemake.output.atlas), Path(snakemake.output.clusters).parent, snakemake.threads)

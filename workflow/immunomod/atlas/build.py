@@ -30,14 +30,17 @@ from immunomod.atlas.cluster import (
 )
 from immunomod.atlas.components import Components, principal_components
 from immunomod.atlas.embed import umap_layout
+from immunomod.atlas.flags import flag_clusters
 from immunomod.atlas.integrate import Integration, IntegrationInput, integrate
 from immunomod.atlas.integration.labels import provisional_labels
 from immunomod.atlas.integration.learned import read_learned
 from immunomod.atlas.markers import MarkerSet, load_markers
 from immunomod.atlas.neighbors import fuzzy_connectivities, nearest_neighbors
+from immunomod.atlas.ranks import rank_genes
 from immunomod.atlas.reduce import Reduced, reduce_samples
 from immunomod.atlas.settings import AtlasSettings
-from immunomod.files import write_h5ad, write_tsv
+from immunomod.atlas.write import write_atlas
+from immunomod.files import write_tsv
 from immunomod.parallel import one_blas_thread
 from immunomod.progress import Progress
 
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 # Their resolution does not follow the one that the user looks at, unless that is finer still.
 _NAMING_RESOLUTION = 4.0
 _SMALLEST_GROUP = 5
+_TOP_GENES = 5
 _PACKAGES = ("anndata", "harmonypy", "igraph", "numpy", "pandas", "scikit-learn", "scipy")
 
 
@@ -57,19 +61,21 @@ class Atlas:
 
     ``adata``: ``X`` log-normalised float32 CSR on variable and marker genes; ``obs`` the samples' columns with
     ``cluster``, ``cell_class``, ``compartment``, ``lineage``, ``cell_class_confidence``; ``obsm`` ``X_pca``,
-    ``X_<integration>``, ``X_umap``.
+    ``X_<integration>``, ``X_umap``. ``sample_paths``: the files of its samples, which hold all genes.
     """
 
     adata: AnnData
     clusters: pd.DataFrame
     clustering: pd.DataFrame
     integration: pd.DataFrame
+    markers: pd.DataFrame
+    sample_paths: tuple[Path, ...]
 
-    def write(self, h5ad: Path, folder: Path) -> None:
-        """Write the atlas to ``h5ad`` and its three tables into ``folder``."""
-        for name in ("clusters", "clustering", "integration"):
+    def write(self, h5ad: Path, folder: Path, threads: int = 1) -> None:
+        """Write the atlas with all genes to ``h5ad``, sample by sample, and its tables into ``folder``."""
+        for name in ("clusters", "clustering", "integration", "markers"):
             write_tsv(getattr(self, name), folder / f"{name}.tsv")
-        write_h5ad(self.adata, h5ad)
+        write_atlas(self.adata, self.sample_paths, h5ad, threads)
 
 
 def build_atlas(
@@ -147,7 +153,10 @@ def _build(
     cluster = split_by(leiden, annotation.cell_class)
 
     obs = _with_classes(reduced.obs, cluster, annotation, markers)
-    clusters = _cluster_table(obs, leiden, fine, annotation, reduced)
+    paths = tuple(file.path for file in reduced.samples)
+    ranked = rank_genes(paths, {name: obs[name] for name in ("cluster", "cell_class")}, threads)
+    progress("marker genes")
+    clusters = _cluster_table(obs, leiden, fine, annotation, ranked)
     adata = _assemble(reduced, obs, components, integration)
     adata.obsm["X_umap"] = layout
     adata.uns["immunomod"] = {
@@ -166,7 +175,7 @@ def _build(
         "clusters": clusters.astype({"cluster": str}).set_index("cluster"),
     }
     adata = adata[np.argsort(adata.obs["sample"].to_numpy(dtype=str), kind="stable")].copy()
-    return Atlas(adata, clusters, clustering, integration.table)
+    return Atlas(adata, clusters, clustering, integration.table, ranked, paths)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -224,9 +233,12 @@ def _natural_order(labels: set[str]) -> list[str]:
 
 
 def _cluster_table(
-    obs: pd.DataFrame, leiden: NDArray[np.int64], fine: NDArray[np.int64], annotation: Annotation, reduced: Reduced
+    obs: pd.DataFrame, leiden: NDArray[np.int64], fine: NDArray[np.int64], annotation: Annotation, ranked: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row per cluster: its class, how sure, what came second, its cells, its genes."""
+    """One row per cluster: its class, how sure, what came second, its cells, its genes, its marks."""
+    flags = flag_clusters(obs, markers=ranked).set_index("cluster")
+    genes = ranked[(ranked["grouping"] == "cluster") & (ranked["rank"] <= _TOP_GENES)].groupby("group")["gene_symbol"]
+    top_genes = genes.agg(",".join)
     groups = annotation.groups
     rows = []
     for cluster in obs["cluster"].cat.categories:
@@ -249,20 +261,13 @@ def _cluster_table(
                 "n_cells": int(cells.sum()),
                 "n_samples": int(obs["sample"][cells].nunique()),
                 "top_markers": main["top_markers"],
-                "top_genes": _top_genes(reduced, cells),
+                "top_genes": top_genes.get(cluster, ""),
+                "marks": flags.loc[cluster, "marks"],
+                "marks_reason": flags.loc[cluster, "marks_reason"],
                 "reason": main["reason"],
             }
         )
     return pd.DataFrame(rows)
-
-
-def _top_genes(reduced: Reduced, cells: NDArray[np.bool_], count: int = 5) -> str:
-    """The genes whose mean log expression exceeds that of the other cells most."""
-    inside = np.asarray(reduced.expression[cells].mean(axis=0)).ravel()
-    outside = 0.0 if cells.all() else np.asarray(reduced.expression[~cells].mean(axis=0)).ravel()
-    difference = inside - outside
-    order = np.argsort(-difference, kind="stable")[:count]
-    return ",".join(str(reduced.var["gene_symbol"].iloc[i]) for i in order if difference[i] > 0)
 
 
 # --- tables and the file ---------------------------------------------------------------------------------------------
