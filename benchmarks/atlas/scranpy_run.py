@@ -59,7 +59,7 @@ def main(study: Path, out: Path) -> None:
     near = knncolle.find_knn(index, 14)
     save(
         out, steps, adata.obs_names[kept], clusters, components, np.asarray(near.index),
-        markers, [symbols[i] for i in np.asarray(variable)], np.asarray(pca["rotation"]),
+        markers, [symbols[i] for i in np.asarray(variable)], np.asarray(pca["rotation"])[np.asarray(variable)],
     )  # fmt: skip
 
 
