@@ -80,7 +80,7 @@ def test_contract_of_the_file(coculture: Atlas, tmp_path: Path) -> None:
     )
     integration = pd.read_csv(tmp_path / "toy" / "integration.tsv", sep="\t")
     assert integration["method"].tolist() == ["none", "harmony", "bbknn"]
-    assert "every batch is of one condition" in integration["caution"].iloc[1]
+    assert "every sample is of one condition" in integration["caution"].iloc[1]
 
 
 def test_expression_and_metadata_belong_to_their_cells(coculture: Atlas, coculture_paths: list[Path]) -> None:
