@@ -260,3 +260,42 @@ def test_every_mistake_of_config_and_sheets_is_told_at_once(study):
     ]
     assert all(" Fix: " in line for line in lines if line.startswith("  "))
     assert lines[-1] == "5 errors"
+
+
+def test_a_sample_depends_on_its_own_files_of_a_shared_folder(study, tmp_path):
+    for name in ("a_matrix.mtx.gz", "a_barcodes.tsv.gz", "b.h5", "cells.tsv"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    sheet = "sample\tdataset\tsource\tcondition\tdonor\tfiles\tcells\tcells_lane\n" + "".join(
+        f"{row}\n"
+        for row in (
+            "m1\td\tdata\tmsc\tD1\ta_*\t\t",
+            "m2\td\tdata\tmsc\tD2\t*.h5\tdata/cells.tsv\tL1",
+            "c1\td\tdata/a_matrix.mtx.gz\tco\tD1\t\t\t",
+            "c2\td\tGSM4\tco\tD2\t\t\t",
+        )
+    )
+
+    def files(run: Run, sample: str) -> list[str]:
+        return [str(Path(path).relative_to(tmp_path / "data")) for path in run.local_files(sample)]
+
+    run = study(sheet)
+    assert files(run, "m1") == files(run, "c1") == ["a_barcodes.tsv.gz", "a_matrix.mtx.gz"]
+    assert files(run, "m2") == ["b.h5", "cells.tsv"]
+    assert run.local_files("c2") == []
+    assert [bool(run.base_url(sample)) for sample in ("m1", "m2", "c1", "c2")] == [False, False, False, True]
+    (tmp_path / "data" / "c.h5ad").touch()
+    assert files(study(sheet), "m1") == ["a_barcodes.tsv.gz", "a_matrix.mtx.gz"]
+    # a folder that does not say which file is meant: all of it, and the check asks
+    unclear = study(sheet.replace("\ta_*\t", "\tz_*\t"))
+    assert files(unclear, "m1") == ["a_barcodes.tsv.gz", "a_matrix.mtx.gz", "b.h5", "c.h5ad", "cells.tsv"]
+
+
+def test_a_note_that_is_emptied_has_no_sample_read_again(study):
+    def noted(text: str) -> list[dict[str, str]]:
+        lines = SAMPLES.splitlines()
+        rows = [f"{lines[0]}\tguessed", *(f"{line}\t{text}" for line in lines[1:])]
+        run = study("\n".join(rows) + "\n")
+        return [run.read_row(sample) for sample in run.samples_of(["d"])]
+
+    assert noted("donor (title)") == noted("")
