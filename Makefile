@@ -4,7 +4,7 @@ BIN := .venv/bin
 CORES ?= 2
 export MPLBACKEND := Agg
 
-.PHONY: env demo test test-fast lint format bench lock clean
+.PHONY: env env-scvi demo test test-fast lint format bench lock clean
 
 ## .venv/ with snakemake and immunomod
 env: .venv/.installed
@@ -22,6 +22,17 @@ env: .venv/.installed
 
 .venv/.installed-dev: .venv/.installed envs/dev.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r envs/dev.lock
+	@touch $@
+
+# scvi-tools stays apart: it brings PyTorch. TORCH names a build of your own choice, such as torch==2.13.0+cpu.
+TORCH ?= torch
+## .venv-scvi/ with scvi-tools, for atlas.scvi_python and the tests of scVI
+env-scvi: .venv-scvi/.installed
+
+.venv-scvi/.installed: envs/scvi.lock
+	@$(PYTHON) -m venv .venv-scvi
+	@echo "Installing scvi-tools into .venv-scvi/ ..."
+	@.venv-scvi/bin/python -m pip install --quiet --disable-pip-version-check -c envs/scvi.lock scvi-tools anndata h5py jsonschema numba pyyaml scikit-learn "$(TORCH)"
 	@touch $@
 
 ## the whole workflow on the embedded demo
@@ -74,4 +85,4 @@ lock: .venv/bin/uv
 	$(LOCK) pyproject.toml --extra dev -c envs/immunomod.lock -o envs/dev.lock
 
 clean:
-	rm -rf .venv .snakemake results/demo
+	rm -rf .venv .venv-scvi .snakemake results/demo

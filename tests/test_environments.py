@@ -44,7 +44,7 @@ def test_the_script_around_cellbender_runs_on_what_its_environment_holds(reposit
     """Every package of ours that the environment does not name is out of reach here."""
     listed = yaml.safe_load((repository / "envs" / "cellbender.yaml").read_text())["dependencies"]
     held = {line.split(" >=")[0] for line in listed if isinstance(line, str)}
-    modules = {"scikit-learn": "sklearn", "scikit-misc": "skmisc", "scikit-image": "skimage", "faiss-cpu": "faiss"}
+    modules = {"scikit-learn": "sklearn", "scikit-misc": "skmisc", "scikit-image": "skimage"}
     absent = sorted(modules.get(name, name.replace("-", "_")) for name in set(required) - held)
     assert {"numba", "scanpy", "snakemake"} <= set(absent)
     program = f"""
@@ -87,3 +87,18 @@ def test_the_development_lock_extends_the_other_without_changing_it(repository):
         for name in ("immunomod.lock", "dev.lock")
     ]
     assert pins[0] <= pins[1]
+
+
+def test_the_environment_of_scvi_asks_for_the_same_bounds(repository, required):
+    listed = yaml.safe_load((repository / "envs" / "scvi.yaml").read_text())["dependencies"]
+    (pip,) = [entry["pip"] for entry in listed if isinstance(entry, dict)]
+    assert [re.split("[>=]", line)[0] for line in pip] == ["scvi-tools"]
+    conda = dict(line.split(" >=") for line in listed if isinstance(line, str) and line != "pip")
+    assert conda.pop("python").startswith("3.11")
+    assert conda == {name: required[name] for name in conda}
+
+
+def test_the_lock_of_scvi_holds_versions_alone(repository):
+    lines = (repository / "envs" / "scvi.lock").read_text().splitlines()
+    assert any(line.startswith("scvi-tools==") for line in lines)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+-]+", line) for line in lines)

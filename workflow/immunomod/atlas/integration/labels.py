@@ -64,6 +64,6 @@ def _own_neighbors(expression: sparse.csr_matrix, seed: int) -> sparse.csr_matri
     n_components = max(1, min(_COMPONENTS, n_cells - 1, dense.shape[1]))
     left, size, _ = randomized_svd(dense, n_components, n_iter=4, random_state=seed)
     k = max(2, min(_NEIGHBORS, round(float(np.sqrt(n_cells)))))
-    # scikit-learn's search, since the environment of scVI has no faiss
+    # scikit-learn's search: the cells of one sample are few
     graph = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(left * size).kneighbors_graph()
     return sparse.csr_matrix(graph.maximum(graph.T), dtype=np.float32)
