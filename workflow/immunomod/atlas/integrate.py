@@ -2,7 +2,7 @@
 
 ``auto`` runs every method that can be afforded on a sample of the cells, measures how far batches are mixed, classes
 kept and the conditions' effect still visible, and runs the best on all cells. Nothing at all is done where that is as
-good. The measures are in ``integration.tsv``, also where a method was named.
+good. The measures are in ``integration.tsv``, also where a method was named; where none was wanted, nothing is measured.
 """
 
 from __future__ import annotations
@@ -125,6 +125,8 @@ def integrate(data: IntegrationInput, settings: IntegrationSettings, seed: int, 
     if key.n_batches < 2:
         asked = "" if settings.integration in ("auto", "none") else f"{settings.integration} skipped: "
         return _untouched(data, key, f"{asked}only one batch")
+    if settings.integration == "none":
+        return _untouched(data, key, "no integration asked for")
     candidates = _candidates(data, settings, key)
     panel = _panel(data, settings, seed)
     judge = Judge(panel, data.components[panel.cells])
@@ -159,8 +161,7 @@ def _candidates(data: IntegrationInput, settings: IntegrationSettings, key: Key)
     """No integration first; then the method asked for, or all that can be afforded."""
     tried = [_Candidate(REGISTRY["none"], key)]
     if settings.integration != "auto":
-        named = REGISTRY[settings.integration]
-        return tried if named.name == "none" else [*tried, _Candidate(named, key)]
+        return [*tried, _Candidate(REGISTRY[settings.integration], key)]
     tried.append(_Candidate(REGISTRY["harmony"], key))
     if settings.integration_key == "auto" and (finer := _by_sample(data.obs, key)):
         tried.append(_Candidate(REGISTRY["harmony"], finer))
@@ -224,10 +225,7 @@ def _choice(table: pd.DataFrame, settings: IntegrationSettings) -> tuple[int, st
     """Row of the method to use, and why."""
     if settings.integration != "auto":
         row = len(table) - 1
-        asked = table.iloc[row]
-        if asked["method"] == "none":
-            return row, "no integration asked for"
-        return row, f"asked for; aligned {asked['n_batches']} batches"
+        return row, f"asked for; aligned {table['n_batches'].iloc[row]} batches"
     score = table["score"].round(6)
     if score.isna().all():
         return 1, "no measure could be taken, so what fits most studies: Harmony"
