@@ -1,12 +1,13 @@
-"""Name cells by published markers, group by group, and say how sure the name is.
+"""Name cells by published markers, group by group and then cell by cell, and say how sure the name is.
 
 Expression of marker genes is first averaged along the cell graph: single cells of shallow libraries show one marker
 in five, neighbourhoods show them all. A class's score is the weighted mean of its markers, each held against its
 highest level in the atlas, less the mean of the markers that speak against it. Groups of cells (fine clusters) take
 the class with the highest mean score; the confidence is how often that class still wins when the marker genes are
 reweighted at random (Bayesian bootstrap, Rubin 1981, doi:10.1214/aos/1176345338): a name that hangs on one gene is
-not sure. Scores are never standardised across cells, so an atlas of one class only (MSC alone) is named as well as a
-mixed one. Labels that authors gave are never read.
+not sure. A cell takes the class with the highest mean of its group's score and its own, since a group may hold cells of
+classes that lie close (CD4 and CD8 T cells). Scores are never standardised across cells, so an atlas of one class only
+(MSC alone) is named as well as a mixed one. Labels that authors gave are never read.
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ class Annotation:
     groups
         Index group; ``cell_class``, ``confidence``, ``score``, ``runner_up``, ``runner_up_score``, ``n_cells``,
         ``top_markers``, ``reason``.
+    group_class
+        Class of every cell's group.
     cell_class
-        Class of every cell, that of its group.
+        Class of every cell: its group's, unless its own neighbourhood speaks clearly for another.
     cell_confidence
         For every cell, in how many of the bootstraps its own neighbourhood alone gives the class (0 to 1).
     """
 
     groups: pd.DataFrame
+    group_class: NDArray[np.object_]
     cell_class: NDArray[np.object_]
     cell_confidence: NDArray[np.float32]
 
@@ -101,9 +105,10 @@ def annotate(
     means = _group_means(levels, groups)
     generator = np.random.default_rng(seed)
     named = _name_groups(means, groups, weights, symbols[weights.genes], markers, settings, generator)
-    cell_class = named["cell_class"].to_numpy(dtype=object)[groups]
+    group_class = named["cell_class"].to_numpy(dtype=object)[groups]
+    cell_class = _cell_classes(levels, means, groups, group_class, weights, markers, settings)
     confidence = _cell_confidence(levels, cell_class, weights, markers, generator)
-    return Annotation(named, cell_class, confidence)
+    return Annotation(named, group_class, cell_class, confidence)
 
 
 def class_scores(levels: NDArray[np.floating], weights: MarkerWeights) -> NDArray[np.float64]:
@@ -118,6 +123,34 @@ def _signed(weights: MarkerWeights, gene_weights: NDArray[np.float64]) -> NDArra
     against = negative.sum(axis=0)
     signed = positive / positive.sum(axis=0) - negative / np.where(against > 0, against, 1.0)
     return np.asarray(signed, dtype=np.float64)
+
+
+def _cell_classes(
+    levels: NDArray[np.float32],
+    means: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    group_class: NDArray[np.object_],
+    weights: MarkerWeights,
+    markers: MarkerSet,
+    settings: AnnotationSettings,
+) -> NDArray[np.object_]:
+    """The class of every cell by its group's evidence and its own, half and half.
+
+    A cell of an unassigned group stays so. Where the group is sure of no more than a parent class, its cells get no
+    finer class of that parent either.
+    """
+    classes = np.array(weights.classes, dtype=object)
+    parents = np.array([markers.less_resolved(name) for name in classes], dtype=object)
+    of_group = class_scores(means, weights)
+    cell_class = group_class.copy()
+    for start in range(0, len(levels), _CELLS_AT_ONCE):
+        block = slice(start, start + _CELLS_AT_ONCE)
+        score = (of_group[groups[block]] + class_scores(levels[block], weights)) / 2
+        winner = score.argmax(axis=1)
+        within = (classes[winner] == group_class[block]) | (parents[winner] == group_class[block])
+        moves = ~within & (group_class[block] != UNASSIGNED) & (score.max(axis=1) >= settings.min_score)
+        cell_class[block] = np.where(moves, classes[winner], group_class[block])
+    return cell_class
 
 
 def _group_means(levels: NDArray[np.float32], groups: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -237,4 +270,5 @@ def _nothing_found(groups: NDArray[np.int64]) -> Annotation:
         },
         index=pd.RangeIndex(n_groups, name="group"),
     )
-    return Annotation(table, np.full(len(groups), UNASSIGNED, dtype=object), np.zeros(len(groups), dtype=np.float32))
+    nothing = np.full(len(groups), UNASSIGNED, dtype=object)
+    return Annotation(table, nothing, nothing.copy(), np.zeros(len(groups), dtype=np.float32))

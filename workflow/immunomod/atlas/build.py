@@ -150,13 +150,13 @@ def _build(
     )
     progress("classes")
     leiden = whole_groups(leiden, fine)
-    cluster = split_by(leiden, annotation.cell_class)
+    cluster = split_by(leiden, annotation.group_class)
 
     obs = _with_classes(reduced.obs, cluster, annotation, markers)
     paths = tuple(file.path for file in reduced.samples)
     ranked = rank_genes(paths, {name: obs[name] for name in ("cluster", "cell_class")}, threads)
     progress("marker genes")
-    clusters = _cluster_table(obs, leiden, fine, annotation, ranked)
+    clusters = _cluster_table(obs, leiden, fine, annotation, ranked, markers)
     adata = _assemble(reduced, obs, components, integration)
     adata.obsm["X_umap"] = layout
     adata.uns["immunomod"] = {
@@ -233,7 +233,12 @@ def _natural_order(labels: set[str]) -> list[str]:
 
 
 def _cluster_table(
-    obs: pd.DataFrame, leiden: NDArray[np.int64], fine: NDArray[np.int64], annotation: Annotation, ranked: pd.DataFrame
+    obs: pd.DataFrame,
+    leiden: NDArray[np.int64],
+    fine: NDArray[np.int64],
+    annotation: Annotation,
+    ranked: pd.DataFrame,
+    markers: MarkerSet,
 ) -> pd.DataFrame:
     """One row per cluster: its class, how sure, what came second, its cells, its genes, its marks."""
     flags = flag_clusters(obs, markers=ranked).set_index("cluster")
@@ -252,8 +257,8 @@ def _cluster_table(
                 "cluster": cluster,
                 "leiden": int(leiden[cells][0]),
                 "cell_class": main["cell_class"],
-                "compartment": obs["compartment"].to_numpy()[cells][0],
-                "lineage": obs["lineage"].to_numpy()[cells][0],
+                "compartment": markers.classes.loc[main["cell_class"], "compartment"],
+                "lineage": markers.lineage(main["cell_class"]),
                 "confidence": float(of["confidence"].to_numpy() @ share),
                 "score": float(of["score"].to_numpy() @ share),
                 "runner_up": main["runner_up"],

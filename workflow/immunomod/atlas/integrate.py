@@ -2,7 +2,7 @@
 
 ``auto`` runs every method that can be afforded on a sample of the cells, measures how far batches are mixed, classes
 kept and the conditions' effect still visible, and runs the best on all cells. Nothing at all is done where that is as
-good. The measures are in ``integration.tsv``, also where a method was named; where none was wanted, nothing is measured.
+good. The measures are in ``integration.tsv``, also where a method was named; where ``none`` was, nothing is measured.
 """
 
 from __future__ import annotations
