@@ -171,19 +171,36 @@ def agreement(atlas: Atlas) -> tuple[float, float]:
     return float((named.to_numpy() == author.to_numpy()).mean()), float(lineage.mean())
 
 
+def found(atlas: Atlas, author: str, column: str, name: str) -> float:
+    """Share of an author's cells that get ``name`` in a column of ``obs``."""
+    obs = atlas.adata.obs
+    cells = (obs["author"] == author).to_numpy()
+    return float((obs[column].to_numpy()[cells] == name).mean())
+
+
 @pytest.mark.slow
 def test_kang_cells_get_their_authors_class(
     kang_paths: list[Path], markers_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At least 85% the class of eight and 93% the lineage, for every seed and two other resolutions."""
+    """At least 88% the class of eight and 95% the lineage, for every seed and two other resolutions.
+
+    The cells that the authors call NK but that express CD3 and no FCER1G (a seventh of them) are named CD8 T cells.
+    """
     monkeypatch.setattr("immunomod.atlas.build.umap_layout", lambda graph, start, seed, threads: start[:, :2])
-    for seed in range(1, 6):
-        by_class, by_lineage = agreement(build_atlas(kang_paths, markers_folder, AtlasSettings(), seed))
-        assert by_class >= 0.85 and by_lineage >= 0.93, f"seed {seed}: {by_class:.3f}, {by_lineage:.3f}"
-    for resolution in (0.5, 2.0):
-        settings = AtlasSettings(leiden_resolution=resolution)
-        by_class, by_lineage = agreement(build_atlas(kang_paths, markers_folder, settings, seed=1))
-        assert by_class >= 0.85 and by_lineage >= 0.93, f"resolution {resolution}: {by_class:.3f}, {by_lineage:.3f}"
+    runs = [(AtlasSettings(), seed) for seed in range(1, 6)]
+    runs += [(AtlasSettings(leiden_resolution=resolution), 1) for resolution in (0.5, 2.0)]
+    for settings, seed in runs:
+        atlas = build_atlas(kang_paths, markers_folder, settings, seed)
+        by_class, by_lineage = agreement(atlas)
+        shares = {
+            "T": min(found(atlas, author, "lineage", "T") for author in ("CD4 T cells", "CD8 T cells")),
+            "B": found(atlas, "B cells", "lineage", "B"),
+            "CD14": found(atlas, "CD14+ Monocytes", "cell_class", "CD14_monocyte"),
+            "NK": found(atlas, "NK cells", "lineage", "NK"),
+        }
+        seen = f"seed {seed}, {settings.leiden_resolution}: {by_class:.3f}, {by_lineage:.3f}, {shares}"
+        assert by_class >= 0.88 and by_lineage >= 0.95, seen
+        assert min(shares["T"], shares["B"], shares["CD14"]) >= 0.9 and shares["NK"] >= 0.85, seen
 
 
 @pytest.mark.slow
