@@ -22,7 +22,7 @@ import yaml
 from immunomod.acquire import AcquireSettings
 from immunomod.acquire.download import TransferSettings
 from immunomod.acquire.plan import SheetRow, is_local, local_files, sheet_rows, split_sources
-from immunomod.atlas.settings import AnnotationSettings, AtlasSettings
+from immunomod.atlas.settings import EVERY_ATLAS, AnnotationSettings, AtlasSettings
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import Problem, StudyError, UserError
 from immunomod.sample.demultiplex.names import without_donors
@@ -152,6 +152,11 @@ class Run:
         markers = Path(self.config["annotation"]["markers"])
         return [str(path) for path in (*paths, markers / "cell_classes.tsv", markers / "markers.tsv")]
 
+    def overrides_of(self, atlas: str) -> list[str]:
+        """The table of the user's own classes for an atlas, if there is one."""
+        named: dict[str, str] = self.config["annotation"]["overrides"]
+        return [path for path in (named.get(atlas, named.get(EVERY_ATLAS)),) if path]
+
     def local_sources(self, dataset: str) -> list[str]:
         """Files on this machine that a data set's rows name, those of a named folder among them."""
         rows = self.samples[self.samples["dataset"] == dataset]
@@ -231,6 +236,8 @@ def examine_config(
         resolved[key] = str(folder / resolved[key])
     resolved["programs"] = [str(_shipped_or_own(path, folder)) for path in resolved["programs"]]
     resolved["annotation"]["markers"] = str(_shipped_or_own(resolved["annotation"]["markers"], folder))
+    overrides = resolved["annotation"]["overrides"]
+    resolved["annotation"]["overrides"] = {atlas: str(folder / path) for atlas, path in overrides.items()}
     base_url = resolved["geo"]["base_url"]
     if "://" not in base_url:
         tree = (folder / base_url).resolve()

@@ -11,6 +11,7 @@ rule build_atlas:
             bool(IntegrationSettings.from_config(RUN.config["atlas"]).learned),
             then="<results>/atlas/{atlas}/scvi.h5ad",
         ),
+        overrides=lambda wildcards: RUN.overrides_of(wildcards.atlas),
     output:
         atlas="<results>/atlas/{atlas}.h5ad",
         integration="<results>/atlas/{atlas}/integration.tsv",
@@ -35,7 +36,7 @@ rule build_atlas:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         atlas=RUN.config["atlas"],
-        annotation=RUN.config["annotation"],
+        annotation={key: value for key, value in RUN.config["annotation"].items() if key != "overrides"},
         seed=RUN.config["seed"],
     script:
         "../scripts/build_atlas.py"

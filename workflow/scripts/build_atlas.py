@@ -14,5 +14,6 @@ with rule_job(snakemake):
         snakemake.params.seed,
         snakemake.threads,
         latent=Path(snakemake.input.latent) if snakemake.input.get("latent") else None,
+        overrides=next(map(Path, snakemake.input.overrides), None),
     )
     atlas.write(Path(snakemake.output.atlas), Path(snakemake.output.clusters).parent, snakemake.threads)

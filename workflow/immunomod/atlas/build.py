@@ -36,6 +36,7 @@ from immunomod.atlas.integration.labels import provisional_labels
 from immunomod.atlas.integration.learned import read_learned
 from immunomod.atlas.markers import MarkerSet, load_markers
 from immunomod.atlas.neighbors import fuzzy_connectivities, nearest_neighbors
+from immunomod.atlas.overrides import Overrides, anchor_cells, overridden, read_overrides
 from immunomod.atlas.ranks import rank_genes
 from immunomod.atlas.reduce import Reduced, reduce_samples
 from immunomod.atlas.settings import AtlasSettings
@@ -85,6 +86,7 @@ def build_atlas(
     seed: int,
     threads: int = 1,
     latent: Path | None = None,
+    overrides: Path | None = None,
 ) -> Atlas:
     """Build one atlas from the ``filtered.h5ad`` of its samples.
 
@@ -101,6 +103,8 @@ def build_atlas(
         order the samples are given, however they are named, and on any number of ``threads``.
     latent
         What the rule ``train_scvi`` wrote, where a model was trained.
+    overrides
+        A table of the user's own classes (:mod:`immunomod.atlas.overrides`), which beat all evidence.
 
     Raises
     ------
@@ -108,7 +112,9 @@ def build_atlas(
         No sample has cells, samples are of several organisms, cell names repeat, or the integration key is unknown.
     """
     with one_blas_thread():
-        return _build(sample_paths, load_markers(markers_folder), settings, seed, threads, latent)
+        markers = load_markers(markers_folder)
+        given = None if overrides is None else read_overrides(overrides, markers)
+        return _build(sample_paths, markers, settings, seed, threads, latent, given)
 
 
 def _build(
@@ -118,6 +124,7 @@ def _build(
     seed: int,
     threads: int,
     latent: Path | None,
+    overrides: Overrides | None,
 ) -> Atlas:
     progress = Progress("atlas")
     reduced = reduce_samples(sample_paths, markers, settings.n_variable_genes, threads)
@@ -152,11 +159,15 @@ def _build(
     leiden = whole_groups(leiden, fine)
     cluster = split_by(leiden, annotation.group_class)
 
-    obs = _with_classes(reduced.obs, cluster, annotation, markers)
+    given = pd.Series("", index=reduced.obs.index, dtype=object)
+    if overrides is not None:
+        given = overridden(overrides, reduced.obs.index, cluster)
+    obs = _with_classes(reduced.obs, cluster, annotation, given, markers)
     paths = tuple(file.path for file in reduced.samples)
     ranked = rank_genes(paths, {name: obs[name] for name in ("cluster", "cell_class")}, threads)
     progress("marker genes")
-    clusters = _cluster_table(obs, leiden, fine, annotation, ranked, markers)
+    clusters = _cluster_table(obs, leiden, fine, annotation, given, ranked, markers)
+    clusters["anchor_cells"] = clusters["cluster"].map(anchor_cells(reduced.obs.index, cluster, connectivities))
     adata = _assemble(reduced, obs, components, integration)
     adata.obsm["X_umap"] = layout
     adata.uns["immunomod"] = {
@@ -215,16 +226,18 @@ def _cluster(
 
 
 def _with_classes(
-    obs: pd.DataFrame, cluster: NDArray[np.object_], annotation: Annotation, markers: MarkerSet
+    obs: pd.DataFrame, cluster: NDArray[np.object_], annotation: Annotation, given: pd.Series, markers: MarkerSet
 ) -> pd.DataFrame:
     classes = markers.classes
-    cell_class = pd.Series(annotation.cell_class, index=obs.index)
+    by_user = (given != "").to_numpy()
+    cell_class = pd.Series(np.where(by_user, given, annotation.cell_class), index=obs.index)
     return obs.assign(
         cluster=pd.Categorical(cluster, categories=_natural_order(set(cluster))),
         cell_class=cell_class,
         compartment=cell_class.map(classes["compartment"]).astype(str),
         lineage=cell_class.map(classes["lineage"]).astype(str),
-        cell_class_confidence=annotation.cell_confidence,
+        cell_class_confidence=np.where(by_user, np.float32(1), annotation.cell_confidence),
+        cell_class_from=pd.Categorical(np.where(by_user, "user", "markers"), categories=["markers", "user"]),
     )
 
 
@@ -237,6 +250,7 @@ def _cluster_table(
     leiden: NDArray[np.int64],
     fine: NDArray[np.int64],
     annotation: Annotation,
+    given: pd.Series,
     ranked: pd.DataFrame,
     markers: MarkerSet,
 ) -> pd.DataFrame:
@@ -252,13 +266,17 @@ def _cluster_table(
         of = groups.loc[parts.index]
         main = of.iloc[int(parts.to_numpy().argmax())]
         share = parts.to_numpy() / parts.sum()
+        by_user = given.to_numpy()[cells]
+        set_by_user = len(set(by_user)) == 1 and by_user[0] != ""
+        cell_class = by_user[0] if set_by_user else main["cell_class"]
         rows.append(
             {
                 "cluster": cluster,
                 "leiden": int(leiden[cells][0]),
-                "cell_class": main["cell_class"],
-                "compartment": markers.classes.loc[main["cell_class"], "compartment"],
-                "lineage": markers.lineage(main["cell_class"]),
+                "cell_class": cell_class,
+                "proposed_class": main["cell_class"],
+                "compartment": markers.classes.loc[cell_class, "compartment"],
+                "lineage": markers.lineage(cell_class),
                 "confidence": float(of["confidence"].to_numpy() @ share),
                 "score": float(of["score"].to_numpy() @ share),
                 "runner_up": main["runner_up"],
@@ -269,7 +287,7 @@ def _cluster_table(
                 "top_genes": top_genes.get(cluster, ""),
                 "marks": flags.loc[cluster, "marks"],
                 "marks_reason": flags.loc[cluster, "marks_reason"],
-                "reason": main["reason"],
+                "reason": "set by the user" if set_by_user else main["reason"],
             }
         )
     return pd.DataFrame(rows)

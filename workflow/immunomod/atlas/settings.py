@@ -10,6 +10,9 @@ from immunomod.atlas.cluster import AUTO
 from immunomod.atlas.integration.settings import IntegrationSettings
 from immunomod.sections import read_values, require
 
+#: Stands for every atlas in ``annotation.overrides``.
+EVERY_ATLAS = "*"
+
 
 @dataclass(frozen=True)
 class AnnotationSettings:
@@ -24,11 +27,14 @@ class AnnotationSettings:
         Lowest score (0 to 1; 1: all its markers at their highest) with which a cluster gets any name.
     n_bootstraps
         Bootstraps over marker genes behind the confidence.
+    overrides
+        The user's own word on what cells are, by atlas (``*``: every one): a table (:mod:`immunomod.atlas.overrides`).
     """
 
     min_confidence: float = 0.5
     min_score: float = 0.2
     n_bootstraps: int = 200
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(0 <= self.min_confidence < 1, "annotation", "min_confidence", self.min_confidence, "from 0 to below 1")
@@ -38,8 +44,12 @@ class AnnotationSettings:
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> Self:
         """Settings from the config's ``annotation`` section; ``markers`` names a folder, which is an input."""
-        values = {name: value for name, value in section.items() if name != "markers"}
-        return cls(**read_values(cls, values, "annotation"))
+        values = {name: value for name, value in section.items() if name not in ("markers", "overrides")}
+        named = section.get("overrides") or {}
+        named = {EVERY_ATLAS: named} if isinstance(named, str) else named
+        is_right = isinstance(named, Mapping) and all(isinstance(part, str) for pair in named.items() for part in pair)
+        require(is_right, "annotation", "overrides", named, "a file, or files by atlas such as {all: clusters.tsv}")
+        return cls(**read_values(cls, values, "annotation"), overrides=dict(named))
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,8 @@ def check_study(
     problems = list(examined.problems)
     programs, faults = examine_programs(examined.config["programs"])
     problems += faults
-    problems += examine_markers(examined.config["annotation"]["markers"])
+    annotation = examined.config["annotation"]
+    problems += examine_markers(annotation["markers"], annotation["overrides"].values())
     run = examined.run
     if run is None or run.samples.empty:
         return Findings(tuple(sort_problems(problems)), pd.DataFrame(columns=list(COLUMNS)), "")

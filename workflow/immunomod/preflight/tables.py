@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from immunomod.atlas.markers import load_markers
+from immunomod.atlas.overrides import read_overrides
 from immunomod.errors import Problem, UserError, split_fix
 from immunomod.programs import ProgramSet, load_programs
 from immunomod.tables import examine_table
@@ -29,17 +30,22 @@ def examine_programs(folders: Sequence[str]) -> tuple[ProgramSet | None, list[Pr
         return None, [placed(str(error), folders[0])]
 
 
-def examine_markers(folder: str) -> list[Problem]:
-    """What is wrong with the tables of cell classes and their markers."""
+def examine_markers(folder: str, overrides: Iterable[str] = ()) -> list[Problem]:
+    """What is wrong with the tables of cell classes and their markers, and with those of the user's own classes."""
     problems = examine_table(Path(folder) / "cell_classes.tsv", "cell_classes", ("cell_class",)).problems
     problems += examine_table(Path(folder) / "markers.tsv", "markers").problems
     if problems:
         return problems
     try:
-        load_markers(Path(folder))
+        markers = load_markers(Path(folder))
     except UserError as error:
         return [placed(str(error), folder)]
-    return []
+    for path in sorted(set(overrides)):
+        try:
+            read_overrides(Path(path), markers)
+        except UserError as error:
+            problems.append(placed(str(error), path))
+    return problems
 
 
 def placed(text: str, file: str) -> Problem:
