@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from immunomod.report.inputs import ReportTables
+from immunomod.report.inputs import Atlas, ReportTables
 from immunomod.report.sample_methods import sample_paragraphs
 from immunomod.report.sources import Paragraph
 from immunomod.report.views import NOTABLE_CORRECTION, uncorrected
@@ -72,19 +72,44 @@ def _atlas(tables: ReportTables, config: Mapping[str, Any]) -> Paragraph:
 
     settings = AtlasSettings.from_config(config.get("atlas") or {})
     n_cells = sum(len(atlas.cells) for atlas in tables.atlases)
-    aligned = (
-        "without integration"
-        if settings.integration == "none"
-        else f"aligned over {settings.integration_key} by {settings.integration}"
+    aligned = sorted({_aligned(atlas) for atlas in tables.atlases})
+    resolutions = sorted({value for atlas in tables.atlases for value in _resolutions(atlas)})
+    chosen = f" at resolution {' and '.join(f'{value:g}' for value in resolutions)}" if resolutions else ""
+    by_auto = (
+        ", chosen among several by stability under seeds and subsamples and by separation"
+        if settings.leiden_resolution == "auto"
+        else ""
     )
     text = (
         f"{plural(len(tables.atlases), 'atlas', 'atlases')} of {n_cells:,} cells: {settings.n_variable_genes:,} genes "
-        f"variable across samples, {settings.n_components} principal components {aligned}, a graph of "
-        f"{settings.n_neighbors} neighbours, Leiden clusters at resolution {settings.leiden_resolution:g} and a UMAP "
-        f"for display. Clusters were named from a sourced table of markers. No effect is computed from the map."
+        f"variable across samples, {settings.n_components} principal components {' or '.join(aligned)}, a graph of "
+        f"{settings.n_neighbors} neighbours, Leiden clusters{chosen}{by_auto}, and a UMAP for display. Cells were "
+        "named from a sourced table of markers, by their group's expression and their own. No effect is computed from "
+        "the map."
     )
-    sources = ("variable_genes", *(("harmony",) if settings.integration == "harmony" else ()), "leiden", "umap")
+    methods = {str(name) for atlas in tables.atlases for name in _chosen(atlas.integration, "method")}
+    sources = ("variable_genes", *(("harmony",) if "harmony" in methods else ()), "leiden", "umap")
     return Paragraph("Atlas", text, sources)
+
+
+def _chosen(table: pd.DataFrame, column: str) -> list[Any]:
+    """Values of the chosen rows; none where the table lacks the columns."""
+    if not {"chosen", column} <= set(table):
+        return []
+    return list(table.loc[table["chosen"].astype(str) == "True", column])
+
+
+def _aligned(atlas: Atlas) -> str:
+    methods, keys = _chosen(atlas.integration, "method"), _chosen(atlas.integration, "key")
+    if not methods or methods[0] == "none":
+        return "without integration"
+    return f"aligned over {keys[0]} by {methods[0]}"
+
+
+def _resolutions(atlas: Atlas) -> list[float]:
+    table = atlas.clustering
+    clusters = table[table["purpose"] == "clusters"] if "purpose" in table else table
+    return [float(value) for value in _chosen(clusters, "resolution")]
 
 
 def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph]:
