@@ -72,6 +72,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/doublets.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/demultiplexing.py
+	$(BIN)/python benchmarks/markers.py
 	$(BIN)/python benchmarks/leakage.py
 	$(BIN)/python benchmarks/leakage.py --studies 20 --classes own
 	$(BIN)/python benchmarks/sample_floor.py

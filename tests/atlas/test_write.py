@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
@@ -12,6 +13,10 @@ import pytest
 from scipy import sparse
 
 from immunomod.atlas import compressed, write
+from immunomod.atlas.build import build_atlas
+from immunomod.atlas.flags import flag_clusters
+from immunomod.atlas.ranks import rank_genes
+from immunomod.atlas.settings import AtlasSettings
 from immunomod.atlas.write import write_atlas
 from immunomod.errors import UserError
 from support.filtered_samples import GENES, draw, write_filtered
@@ -180,3 +185,23 @@ def test_cells_that_do_not_fit(paths: list[Path], tmp_path: Path) -> None:
     atlas.var_names = ["G7", "absent"]
     with pytest.raises(ValueError, match="gene 'absent' of the atlas is in no sample"):
         write_atlas(atlas, paths, tmp_path / "atlas.h5ad")
+
+
+def test_a_built_atlas_its_markers_and_marks(
+    write_sample: Callable[..., Path], markers_folder: Path, tmp_path: Path
+) -> None:
+    """The whole way on two co-cultures: classes have their own markers, the file holds them, nothing is marked."""
+    classes = ["MSC"] * 60 + ["CD4_T"] * 40 + ["B"] * 30 + ["CD14_monocyte"] * 30
+    paths = [write_sample(tmp_path, name, classes, seed) for seed, name in enumerate(("one", "two"))]
+    atlas = build_atlas(paths, markers_folder, AtlasSettings(n_variable_genes=150, n_components=10), seed=1).adata
+    groupings = {"cluster": atlas.obs["cluster"], "cell_class": atlas.obs["cell_class"]}
+    markers = rank_genes(paths, groupings, threads=2)
+    of_class = markers[markers["grouping"] == "cell_class"].groupby("group")["gene_symbol"].apply(list)
+    assert {"CD79A", "MS4A1"} <= set(of_class["B"][:10]) and "CD3D" in of_class["CD4_T"][:10]
+    marks = flag_clusters(atlas.obs, markers=markers)
+    assert set(marks["cluster"]) == set(atlas.obs["cluster"]) and (marks["marks"] == "").all()
+    write_atlas(atlas, paths, tmp_path / "atlas.h5ad", threads=2)
+    found = same_as_samples(tmp_path / "atlas.h5ad", paths, atlas)
+    np.testing.assert_array_equal(found[:, atlas.var_names].X.toarray(), atlas.X.toarray())
+    assert (found.obs["cell_class"].astype(str) == atlas.obs["cell_class"]).all()
+    assert found.var["highly_variable"].sum() == atlas.var["highly_variable"].sum()
