@@ -131,8 +131,11 @@ def test_columns_are_read_in_blocks_and_absent_genes_are_zero(tmp_path: Path, mo
     np.testing.assert_array_equal(found.toarray(), expected)
 
 
-def test_components_equal_dense_pca(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few_cells", [5_000, 0])
+def test_components_equal_dense_pca(few_cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("immunomod.atlas.components._ROWS_AT_ONCE", 64)
+    monkeypatch.setattr("immunomod.atlas.components._DENSE_ROWS", 64)
+    monkeypatch.setattr("immunomod.atlas.components._FEW_CELLS", few_cells)
     generator = np.random.default_rng(3)
     low_rank = generator.normal(size=(300, 8)) * np.arange(8, 0, -1) @ generator.normal(size=(8, 90))
     dense = np.where(generator.random((300, 90)) < 0.4, np.abs(low_rank), 0).astype(np.float32)

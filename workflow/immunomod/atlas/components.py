@@ -14,6 +14,9 @@ _ROWS_AT_ONCE = 8192
 # Parts of the rows that are summed apart and then together, in this order on any number of threads. Each needs a
 # genes x genes matrix of its own.
 _PARTS = 4
+# So few cells are multiplied in dense blocks before numba is imported.
+_FEW_CELLS = 5_000
+_DENSE_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,16 @@ def principal_components(matrix: sparse.csr_matrix, n_components: int, threads: 
 
 def _products(matrix: sparse.csr_matrix, threads: int) -> NDArray[np.float64]:
     """``X'X``, both triangles."""
+    n_cells, n_genes = matrix.shape
+    if n_cells <= _FEW_CELLS:
+        products = np.zeros((n_genes, n_genes))
+        with one_blas_thread():
+            for rows in row_blocks(n_cells, _DENSE_ROWS):
+                block = matrix[rows].toarray().astype(np.float64)
+                products += block.T @ block
+        return products
     from immunomod.atlas.components_kernel import add_products
 
-    n_cells, n_genes = matrix.shape
     columns = matrix.indices.astype(np.uint32)
 
     def part(rows: slice) -> NDArray[np.float64]:
