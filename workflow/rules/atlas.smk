@@ -32,8 +32,9 @@ rule build_atlas:
     # the atlas is the same on any number of threads
     threads: 8
     resources:
-        mem_mb=lambda wildcards, input, attempt: max(4000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        # 100,000 cells, 3.3 GB of files: 1.4 GB of memory; what grows is cells x variable genes
+        mem_mb=lambda wildcards, input, attempt: max(4000, int(1500 + 0.4 * input.size_mb)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, input, attempt: max(120, int(input.size_mb / 100)) * attempt,
     params:
         atlas=RUN.config["atlas"],
         annotation={key: value for key, value in RUN.config["annotation"].items() if key != "overrides"},
