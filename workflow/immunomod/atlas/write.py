@@ -49,7 +49,7 @@ def write_atlas(atlas: AnnData, sample_paths: Sequence[Path], path: Path, thread
         for, and its zeros mean nothing), ``feature_is_filtered`` (as CELLxGENE has it: no gene is left out of ``X``)
         and the columns of ``atlas.var``.
     threads
-        For the compression; the file's bytes do not depend on it.
+        For the compression; what is stored does not depend on it.
 
     Raises
     ------
