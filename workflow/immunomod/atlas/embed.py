@@ -4,7 +4,7 @@ The attraction, repulsion and edge schedule are those of UMAP (McInnes, Healy an
 the exponent b of its curve held at 1, as ``tumap`` of the R package uwot does: no power has to be computed. Within an
 epoch all cells move at once instead of one after another, from the places that the epoch before left: the result does
 not depend on the number of threads. umap-learn compiles for 20 to 40 s in a fresh process, draws another picture each
-time on several threads, and takes more than ten times as long for 100,000 cells (benchmarks/atlas).
+time on several threads, and takes minutes for 100,000 cells where this takes seconds.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ compared with the cells of the nearest lists in one product, and each cell then 
 Healy and Melville 2018, arXiv:1802.03426).
 
 Why not a library: what the field uses (pynndescent) compiles for one to two minutes in every fresh process and finds 93
-of 100 neighbours among 100,000 cells; faiss's flat index takes ten times as long, its inverted file compares cells one
+of 100 neighbours among 100,000 cells; faiss's flat index takes five times as long, its inverted file compares cells one
 query after another. benchmarks/atlas measures them side by side.
 """
 
