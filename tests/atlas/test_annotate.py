@@ -12,6 +12,7 @@ from scipy import sparse
 from immunomod.atlas.annotate import Annotation, annotate, class_scores, relative_levels, smooth
 from immunomod.atlas.markers import MarkerSet, MarkerWeights
 from immunomod.atlas.settings import AnnotationSettings
+from immunomod.atlas.votes import ClassTree, Votes
 
 Draw = Callable[..., tuple[sparse.csr_matrix, list[str]]]
 COCULTURE = ["MSC", "MSC_licensed", "CD4_T", "CD8_T", "NK", "B", "CD14_monocyte", "CD16_monocyte", "DC", "plasma"]
@@ -82,6 +83,103 @@ def test_ambiguous_groups_have_low_confidence(draw_counts: Draw, markers: Marker
     )  # fmt: skip
     assert found.groups["cell_class"].tolist() == ["T", "CD4_T", "CD8_T", "B"]
     assert "sure of the lineage only" in found.groups.loc[0, "reason"]
+
+
+def active_cd4(draw: Draw, markers: MarkerSet, n_regulatory: int, n_active: int) -> Annotation:
+    """CD4 T cells at rest, activated ones that make what regulatory ones make too, and regulatory ones."""
+    classes = ["CD4_T"] * (60 + n_active) + ["Treg"] * n_regulatory + ["CD8_T"] * 40 + ["B"] * 40
+    counts, genes = draw(classes, seed=6)
+    counts, at = counts.toarray(), {gene: number for number, gene in enumerate(genes)}
+    generator = np.random.default_rng(9)
+    active = slice(60, 60 + n_active)
+    for gene, mean in (
+        ("IL2RA", 9),
+        ("CTLA4", 9),
+        ("TIGIT", 5),
+        ("CD40LG", 12),
+        ("IL2", 9),
+        ("FOXP3", 3),
+        ("IKZF2", 1),
+    ):
+        counts[active, at[gene]] = generator.poisson(mean, n_active)
+    expression = sparse.csr_matrix(np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4), dtype=np.float32)
+    groups = np.repeat([0, 1, 2, 3, 4], [60, n_active, n_regulatory, 40, 40])
+    groups = np.unique(groups, return_inverse=True)[1]
+    return annotate(
+        expression, pd.Index(genes), within_groups(groups), groups, markers, "human", AnnotationSettings(), 1
+    )
+
+
+def test_regulatory_t_cells_are_told_from_activated_ones(draw_counts: Draw, markers: MarkerSet) -> None:
+    found = active_cd4(draw_counts, markers, n_regulatory=30, n_active=40)
+    assert found.groups["cell_class"].tolist() == ["CD4_T", "CD4_T", "Treg", "CD8_T", "B"]
+    assert (found.cell_class[100:130] == "Treg").all()
+
+
+def test_activated_t_cells_alone_are_not_regulatory(draw_counts: Draw, markers: MarkerSet) -> None:
+    """No regulatory cell sets the highest level of FOXP3: activated cells do."""
+    found = active_cd4(draw_counts, markers, n_regulatory=0, n_active=40)
+    assert found.groups["cell_class"].tolist() == ["CD4_T", "CD4_T", "CD8_T", "B"]
+
+
+def test_without_what_makes_them_so_no_cell_is_regulatory(draw_counts: Draw, markers: MarkerSet) -> None:
+    counts, genes = draw_counts(["Treg"] * 30 + ["B"] * 30, seed=2)
+    kept = ~np.isin(genes, ["FOXP3", "IKZF2", "RTKN2", "IL2RA"])
+    counts = counts.toarray()[:, kept]
+    expression = sparse.csr_matrix(np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4), dtype=np.float32)
+    groups = np.repeat([0, 1], 30)
+    found = annotate(
+        expression, pd.Index(genes)[kept], within_groups(groups), groups, markers, "human", AnnotationSettings(), 1
+    )
+    assert found.groups["cell_class"].tolist() == ["CD4_T", "B"]
+
+
+def votes_for(markers: MarkerSet, said: list[str], witness: str = "other", knows: tuple[str, ...] = ()) -> Votes:
+    names = ClassTree.of(markers).names
+    shares = np.array([[float(name == one) for name in names] for one in said], dtype=np.float32)
+    return Votes(witness, shares, np.isin(names, [*said, *knows]))
+
+
+def consensus(draw: Draw, markers: MarkerSet, classes: list[str], *others: Votes, **options: str) -> Annotation:
+    groups = np.repeat(np.arange(len(classes)), 20)
+    counts, genes = draw([classes[group] for group in groups], seed=1)
+    expression = sparse.csr_matrix(np.log1p(counts.toarray() / counts.sum(axis=1) * 1e4), dtype=np.float32)
+    return annotate(
+        expression, pd.Index(genes), within_groups(groups), groups, markers, "human",
+        AnnotationSettings(**options), 1, others,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_a_witness_of_blood_is_not_heard_on_stromal_cells(draw_counts: Draw, markers: MarkerSet) -> None:
+    """A reference without MSC calls them something; that it cannot know."""
+    said = ["CD14_monocyte"] * 20 + ["NK"] * 20 + ["B"] * 20
+    found = consensus(draw_counts, markers, ["MSC", "NK", "B"], votes_for(markers, said))
+    assert found.groups["cell_class"].tolist() == ["MSC", "NK", "B"]
+    assert found.cell_confidence[:20].min() > 0.9
+    heard = consensus(draw_counts, markers, ["MSC", "NK", "B"], votes_for(markers, said, knows=("MSC",)))
+    assert heard.groups["cell_class"].tolist() == ["unassigned", "NK", "B"]
+    assert "wins only" in heard.groups["reason"][0]
+
+
+def test_a_witness_names_what_no_marker_knows(draw_counts: Draw, markers: MarkerSet) -> None:
+    said = ["pDC"] * 20 + ["NK"] * 20
+    found = consensus(draw_counts, markers, ["epithelium", "NK"], votes_for(markers, said))
+    assert found.groups["cell_class"].tolist() == ["pDC", "NK"]
+    assert set(found.said) == {"markers", "other"} and set(found.said["markers"][:20]) == {"unassigned"}
+
+
+def test_two_witnesses_overrule_the_markers(draw_counts: Draw, markers: MarkerSet) -> None:
+    said = ["CD8_T"] * 20 + ["B"] * 20
+    votes = [votes_for(markers, said, witness, knows=("NK",)) for witness in ("one", "two")]
+    found = consensus(draw_counts, markers, ["NK", "B"], *votes)
+    assert found.groups["cell_class"].tolist() == ["CD8_T", "B"]
+    assert found.groups["witnesses"][0] == "markers: NK 1.00; one: CD8_T 1.00; two: CD8_T 1.00"
+
+
+def test_names_may_stop_at_the_lineage(draw_counts: Draw, markers: MarkerSet) -> None:
+    found = consensus(draw_counts, markers, ["CD4_T", "CD16_monocyte", "plasma", "NK"], level="lineage")
+    assert found.groups["cell_class"].tolist() == ["T", "monocyte", "B", "NK"]
+    assert found.groups["reason"][0].startswith("annotation.level is lineage; CD4_T wins")
 
 
 def test_nothing_to_go_by_is_unassigned(markers: MarkerSet) -> None:

@@ -108,4 +108,4 @@ def test_an_edited_clusters_table_survives_a_rerun_with_another_sample(
 
 def test_without_overrides_nothing_is_from_the_user(paths: list[Path], markers_folder: Path) -> None:
     atlas = build_atlas(paths, markers_folder, SETTINGS, seed=1)
-    assert set(atlas.adata.obs["cell_class_from"]) == {"markers"}
+    assert set(atlas.adata.obs["cell_class_from"]) == {"evidence"}

@@ -77,9 +77,14 @@ def test_all_donors_conditions_and_labels_are_the_authors(read_cells, authors_ce
 def test_classes_agree_with_the_authors(from_files, authors_cells):
     obs = anndata.read_h5ad(from_files.results / "atlas" / "GSE96583.h5ad").obs.astype(str)
     wanted = authors_cells.loc[obs.index, "cell_type"].map(LABELS)
+    found = obs["cell_class"].replace({"Treg": "CD4_T"})  # the author has no class for them
+    lineage = wanted.replace(LINEAGES)
     assert len(obs) > 1900
-    assert (obs["cell_class"] == wanted).mean() >= 0.85
-    assert (obs["lineage"] == wanted.replace(LINEAGES)).mean() >= 0.93
+    assert (found == wanted).mean() >= 0.88
+    assert (obs["lineage"] == lineage).mean() >= 0.95
+    for name in ("T", "NK", "B"):
+        assert (obs["lineage"][lineage == name] == name).mean() >= 0.9, name
+    assert (found[wanted == "CD14_monocyte"] == "CD14_monocyte").mean() >= 0.9
 
 
 def test_type_1_interferon_response_is_up_wherever_four_pairs_are(from_files):

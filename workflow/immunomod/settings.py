@@ -152,6 +152,13 @@ class Run:
         markers = Path(self.config["annotation"]["markers"])
         return [str(path) for path in (*paths, markers / "cell_classes.tsv", markers / "markers.tsv")]
 
+    @property
+    def witnesses(self) -> list[str]:
+        """Files that are heard on what cells are, beside the markers."""
+        annotation = self.config["annotation"]
+        references = [given["file"] for given in annotation["references"].values()]
+        return [*annotation["celltypist"].values(), *references, *filter(None, [annotation["labels"]])]
+
     def overrides_of(self, atlas: str) -> list[str]:
         """The table of the user's own classes for an atlas, if there is one."""
         named: dict[str, str] = self.config["annotation"]["overrides"]
@@ -237,7 +244,13 @@ def examine_config(
     resolved["programs"] = [str(_shipped_or_own(path, folder)) for path in resolved["programs"]]
     resolved["annotation"]["markers"] = str(_shipped_or_own(resolved["annotation"]["markers"], folder))
     overrides = resolved["annotation"]["overrides"]
-    resolved["annotation"]["overrides"] = {atlas: str(folder / path) for atlas, path in overrides.items()}
+    annotation = resolved["annotation"]
+    annotation["overrides"] = {atlas: str(folder / path) for atlas, path in overrides.items()}
+    annotation["celltypist"] = {one: str(folder / path) for one, path in annotation["celltypist"].items()}
+    annotation["references"] = {
+        one: given | {"file": str(folder / given["file"])} for one, given in annotation["references"].items()
+    }
+    annotation["labels"] = str(folder / annotation["labels"]) if annotation["labels"] else ""
     base_url = resolved["geo"]["base_url"]
     if "://" not in base_url:
         tree = (folder / base_url).resolve()

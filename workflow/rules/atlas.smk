@@ -12,6 +12,7 @@ rule build_atlas:
             then="<results>/atlas/{atlas}/scvi.h5ad",
         ),
         overrides=lambda wildcards: RUN.overrides_of(wildcards.atlas),
+        witnesses=RUN.witnesses,
     output:
         atlas="<results>/atlas/{atlas}.h5ad",
         integration="<results>/atlas/{atlas}/integration.tsv",

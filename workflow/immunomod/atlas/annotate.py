@@ -1,17 +1,18 @@
-"""Name cells by published markers, group by group and then cell by cell, and say how sure the name is.
+"""Name cells by published markers, and by further witnesses where there are any; say how sure the name is.
 
 Expression of marker genes is first averaged along the cell graph: single cells of shallow libraries show one marker
 in five, neighbourhoods show them all. A class's score is the weighted mean of its markers, each held against its
-highest level in the atlas, less the mean of the markers that speak against it. Groups of cells (fine clusters) take
-the class with the highest mean score; the confidence is how often that class still wins when the marker genes are
-reweighted at random (Bayesian bootstrap, Rubin 1981, doi:10.1214/aos/1176345338): a name that hangs on one gene is
-not sure. A cell takes the class with the highest mean of its group's score and its own, since a group may hold cells of
-classes that lie close (CD4 and CD8 T cells). Scores are never standardised across cells, so an atlas of one class only
-(MSC alone) is named as well as a mixed one. Labels that authors gave are never read.
+highest level in the atlas, less the mean of the markers that speak against it. A cell's evidence is half its own and
+half that of its group (fine clusters), since a group may hold cells of classes that lie close (CD4 and CD8 T cells).
+Markers vote by how often a class scores highest when the marker genes are reweighted at random (Bayesian bootstrap,
+Rubin 1981, doi:10.1214/aos/1176345338): a name that hangs on one gene is not sure. How votes become a class is in
+:mod:`immunomod.atlas.votes`. Scores are never standardised across cells, so an atlas of one class only (MSC alone) is
+named as well as a mixed one. Labels that authors gave are never read, but for a reference that the user names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +20,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from immunomod.atlas.markers import UNASSIGNED, MarkerSet, MarkerWeights
+from immunomod.atlas.markers import MarkerSet, MarkerWeights
 from immunomod.atlas.settings import AnnotationSettings
+from immunomod.atlas.votes import ClassTree, Decision, Votes, decide
 
+#: Name of the witness that is always heard.
+MARKERS = "markers"
 _STEPS = 3
 # Expression (log1p of counts per 10,000) that counts as present: keeps noise in genes that no cell expresses small.
 _PRESENT = 0.2
@@ -39,19 +43,22 @@ class Annotation:
     ----------
     groups
         Index group; ``cell_class``, ``confidence``, ``score``, ``runner_up``, ``runner_up_score``, ``n_cells``,
-        ``top_markers``, ``reason``.
+        ``top_markers``, ``witnesses`` (what each says), ``reason``.
     group_class
         Class of every cell's group.
     cell_class
-        Class of every cell: its group's, unless its own neighbourhood speaks clearly for another.
+        Class of every cell.
     cell_confidence
-        For every cell, in how many of the bootstraps its own neighbourhood alone gives the class (0 to 1).
+        For every cell, the share of all votes behind its class (0 to 1).
+    said
+        By witness, the class that it alone would give every cell.
     """
 
     groups: pd.DataFrame
     group_class: NDArray[np.object_]
     cell_class: NDArray[np.object_]
     cell_confidence: NDArray[np.float32]
+    said: dict[str, NDArray[np.object_]]
 
 
 def smooth(values: NDArray[np.float32], connectivities: sparse.csr_matrix, steps: int = _STEPS) -> NDArray[np.float32]:
@@ -78,8 +85,10 @@ def annotate(
     organism: str,
     settings: AnnotationSettings,
     seed: int,
+    others: Sequence[Votes] = (),
+    tissues: Collection[str] = (),
 ) -> Annotation:
-    """Name every group of cells.
+    """Name every group of cells and every cell.
 
     Parameters
     ----------
@@ -97,18 +106,53 @@ def annotate(
         Thresholds.
     seed
         Of the bootstraps.
+    others
+        Votes of further witnesses, cell by cell. They are averaged along the graph as expression is. One is not heard
+        on cells whose markers show a lineage that it does not know: a reference of blood says nothing of MSC.
+    tissues
+        Sources of the atlas's MSC; markers of other sources do not count.
     """
-    weights = markers.weights(symbols, organism)
-    if not weights.classes:
-        return _nothing_found(groups)
-    levels = relative_levels(smooth(expression[:, weights.genes].toarray(), connectivities))
-    means = _group_means(levels, groups)
+    tree = ClassTree.of(markers)
+    weights = markers.weights(symbols, organism, tissues)
     generator = np.random.default_rng(seed)
-    named = _name_groups(means, groups, weights, symbols[weights.genes], markers, settings, generator)
-    group_class = named["cell_class"].to_numpy(dtype=object)[groups]
-    cell_class = _cell_classes(levels, means, groups, group_class, weights, markers, settings)
-    confidence = _cell_confidence(levels, cell_class, weights, markers, generator)
-    return Annotation(named, group_class, cell_class, confidence)
+    n_groups = int(groups.max()) + 1
+    if weights.classes:
+        levels = relative_levels(smooth(expression[:, weights.genes].toarray(), connectivities))
+        means = _group_means(levels, groups)
+        of_groups = _marker_votes(means, means, np.arange(n_groups), weights, tree, settings.n_bootstraps, settings,
+                                  generator)  # fmt: skip
+        of_cells = _marker_votes(levels, means, groups, weights, tree, _CELL_BOOTSTRAPS, settings, generator)
+        scores = pd.DataFrame(class_scores(means, weights), columns=list(weights.classes))
+        found = _marker_table(scores, means, weights, symbols[weights.genes])
+    else:
+        nothing = np.zeros(len(tree.names), dtype=bool)
+        of_groups, of_cells = (
+            Votes(MARKERS, np.zeros((n, len(tree.names)), dtype=np.float32), nothing) for n in (n_groups, len(groups))
+        )
+        found = pd.DataFrame({"score": 0.0, "runner_up": "", "runner_up_score": 0.0, "top_markers": ""},
+                             index=pd.RangeIndex(n_groups))  # fmt: skip
+
+    heard = [of_cells]
+    shown = decide([of_cells], tree, settings.min_confidence)
+    for one in others:
+        knows_lineage = (one.knows @ tree.of_lineage) > 0
+        lineage = tree.of_lineage[shown.chosen].argmax(axis=1)
+        smoothed = Votes(one.witness, smooth(one.shares, connectivities), one.knows)
+        heard.append(smoothed.heard_on(knows_lineage[lineage] | (shown.chosen == tree.unassigned)))
+    named = decide(heard, tree, settings.min_confidence, settings.level)
+    group_votes = [of_groups, *(_of_groups(one, groups) for one in heard[1:])]
+    named_groups = decide(group_votes, tree, settings.min_confidence, settings.level)
+
+    names = np.array(tree.names, dtype=object)
+    alone = {one.witness: decide([one], tree, settings.min_confidence).chosen for one in heard}
+    table = _group_table(named_groups, group_votes, found, np.bincount(groups), tree, bool(weights.classes), settings)
+    return Annotation(
+        table,
+        names[named_groups.chosen][groups],
+        names[named.chosen],
+        named.confidence,
+        {witness: names[chosen] for witness, chosen in alone.items()},
+    )
 
 
 def class_scores(levels: NDArray[np.floating], weights: MarkerWeights) -> NDArray[np.float64]:
@@ -125,32 +169,37 @@ def _signed(weights: MarkerWeights, gene_weights: NDArray[np.float64]) -> NDArra
     return np.asarray(signed, dtype=np.float64)
 
 
-def _cell_classes(
-    levels: NDArray[np.float32],
+def _marker_votes(
+    levels: NDArray[np.floating],
     means: NDArray[np.float64],
     groups: NDArray[np.int64],
-    group_class: NDArray[np.object_],
     weights: MarkerWeights,
-    markers: MarkerSet,
+    tree: ClassTree,
+    n_bootstraps: int,
     settings: AnnotationSettings,
-) -> NDArray[np.object_]:
-    """The class of every cell by its group's evidence and its own, half and half.
+    generator: np.random.Generator,
+) -> Votes:
+    """Share of the bootstraps in which each class scores highest, by a row's own levels and its group's, half and half.
 
-    A cell of an unassigned group stays so. Where the group is sure of no more than a parent class, its cells get no
-    finer class of that parent either.
+    Ties are shared out. Rows in which no class reaches the lowest score are silent.
     """
-    classes = np.array(weights.classes, dtype=object)
-    parents = np.array([markers.less_resolved(name) for name in classes], dtype=object)
-    of_group = class_scores(means, weights)
-    cell_class = group_class.copy()
-    for start in range(0, len(levels), _CELLS_AT_ONCE):
-        block = slice(start, start + _CELLS_AT_ONCE)
-        score = (of_group[groups[block]] + class_scores(levels[block], weights)) / 2
-        winner = score.argmax(axis=1)
-        within = (classes[winner] == group_class[block]) | (parents[winner] == group_class[block])
-        moves = ~within & (group_class[block] != UNASSIGNED) & (score.max(axis=1) >= settings.min_score)
-        cell_class[block] = np.where(moves, classes[winner], group_class[block])
-    return cell_class
+    columns = np.array([tree.names.index(name) for name in weights.classes])
+    shares = np.zeros((len(levels), len(tree.names)), dtype=np.float32)
+    draws = [_signed(weights, generator.exponential(size=len(weights.genes))) for _ in range(n_bootstraps)]
+    plain = _signed(weights, np.ones(len(weights.genes)))
+    of_draws = np.concatenate([plain, *draws], axis=1).astype(np.float32)
+    n_classes = len(columns)
+    for start in range(0, len(levels), _CELLS_AT_ONCE // 10):
+        block = slice(start, start + _CELLS_AT_ONCE // 10)
+        mixed = ((levels[block] + means[groups[block]]) / 2).astype(np.float32)
+        scores = (mixed @ of_draws).reshape(len(mixed), -1, n_classes)
+        first = scores[:, 1:] >= scores[:, 1:].max(axis=2, keepdims=True) - 1e-6
+        wins = (first / first.sum(axis=2, keepdims=True)).mean(axis=1)
+        wins[scores[:, 0].max(axis=1) < settings.min_score] = 0
+        shares[block, columns] = wins
+    knows = np.zeros(len(tree.names), dtype=bool)
+    knows[columns] = True
+    return Votes(MARKERS, shares, knows)
 
 
 def _group_means(levels: NDArray[np.float32], groups: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -159,116 +208,86 @@ def _group_means(levels: NDArray[np.float32], groups: NDArray[np.int64]) -> NDAr
     return np.asarray(member @ levels, dtype=np.float64)
 
 
-def _name_groups(
-    means: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    weights: MarkerWeights,
-    symbols: pd.Index,
-    markers: MarkerSet,
-    settings: AnnotationSettings,
-    generator: np.random.Generator,
+def _of_groups(votes: Votes, groups: NDArray[np.int64]) -> Votes:
+    return Votes(votes.witness, _group_means(votes.shares, groups).astype(np.float32), votes.knows)
+
+
+def _marker_table(
+    scores: pd.DataFrame, means: NDArray[np.float64], weights: MarkerWeights, symbols: pd.Index
 ) -> pd.DataFrame:
-    classes = np.array(weights.classes, dtype=object)
-    lineages = np.array([markers.lineage(name) for name in classes], dtype=object)
-    scores = class_scores(means, weights)
-    wins = _bootstrap_wins(means, weights, settings.n_bootstraps, generator)
+    """By group: the highest score, the class with the second, and the markers of the first that are seen most."""
     rows = []
-    for group, (score, share) in enumerate(zip(scores, wins, strict=True)):
+    for group, score in enumerate(scores.to_numpy()):
         order = np.argsort(-score, kind="stable")
         best, second = order[0], order[1] if len(order) > 1 else order[0]
-        name, confidence, reason = _decide(classes, lineages, score, share, int(best), markers, settings)
         support = means[group] * weights.positive[:, best]
         rows.append(
             {
-                "cell_class": name,
-                "confidence": confidence,
+                "best": scores.columns[best],
                 "score": score[best],
-                "runner_up": classes[second] if second != best else "",
+                "runner_up": scores.columns[second] if second != best else "",
                 "runner_up_score": score[second],
-                "n_cells": int((groups == group).sum()),
                 "top_markers": ",".join(symbols[i] for i in np.argsort(-support, kind="stable")[:5] if support[i] > 0),
-                "reason": reason,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _group_table(
+    named: Decision,
+    votes: Sequence[Votes],
+    found: pd.DataFrame,
+    sizes: NDArray[np.int64],
+    tree: ClassTree,
+    has_markers: bool,
+    settings: AnnotationSettings,
+) -> pd.DataFrame:
+    rows = []
+    for group, chosen in enumerate(named.chosen):
+        said = [(one.witness, int(one.shares[group].argmax()), float(one.shares[group].max())) for one in votes]
+        rows.append(
+            {
+                "cell_class": tree.names[chosen],
+                "confidence": float(named.confidence[group]),
+                **found.loc[group, ["score", "runner_up", "runner_up_score"]],
+                "n_cells": int(sizes[group]),
+                "top_markers": found.loc[group, "top_markers"],
+                "witnesses": "; ".join(
+                    f"{witness}: {tree.names[top]} {share:.2f}" for witness, top, share in said if share > 0
+                ),
+                "reason": _reason(group, named, votes, found, tree, has_markers, settings),
             }
         )
     return pd.DataFrame(rows).rename_axis("group")
 
 
-def _decide(
-    classes: NDArray[np.object_],
-    lineages: NDArray[np.object_],
-    score: NDArray[np.float64],
-    share: NDArray[np.float64],
-    best: int,
-    markers: MarkerSet,
+def _reason(
+    group: int,
+    named: Decision,
+    votes: Sequence[Votes],
+    found: pd.DataFrame,
+    tree: ClassTree,
+    has_markers: bool,
     settings: AnnotationSettings,
-) -> tuple[str, float, str]:
-    """Class, confidence and the reason in words, for one group."""
-    name = str(classes[best])
-    if score[best] < settings.min_score:
-        return UNASSIGNED, float(share[best]), f"no class's markers reach a score of {settings.min_score:g}"
-    if share[best] > settings.min_confidence:
-        return name, float(share[best]), ""
-    of_lineage = float(share[lineages == lineages[best]].sum())
-    if of_lineage > settings.min_confidence:
-        fallback = markers.less_resolved(name)
-        if fallback != name:
-            return fallback, of_lineage, f"sure of the lineage only; {name} wins {share[best]:.2f} of the bootstraps"
-        return name, float(share[best]), f"sure of the lineage ({of_lineage:.2f} of the bootstraps), less of the class"
-    return UNASSIGNED, float(share[best]), f"{name} wins only {share[best]:.2f} of the bootstraps"
-
-
-def _bootstrap_wins(
-    means: NDArray[np.float64], weights: MarkerWeights, n_bootstraps: int, generator: np.random.Generator
-) -> NDArray[np.float64]:
-    """Share of the bootstraps in which each class scores highest (rows x classes); ties are shared out."""
-    wins = np.zeros((len(means), len(weights.classes)))
-    for _ in range(n_bootstraps):
-        scores = means @ _signed(weights, generator.exponential(size=len(weights.genes)))
-        first = scores >= scores.max(axis=1, keepdims=True) - 1e-9
-        wins += first / first.sum(axis=1, keepdims=True)
-    return wins / n_bootstraps
-
-
-def _cell_confidence(
-    levels: NDArray[np.float32],
-    cell_class: NDArray[np.object_],
-    weights: MarkerWeights,
-    markers: MarkerSet,
-    generator: np.random.Generator,
-) -> NDArray[np.float32]:
-    """Share of the bootstraps in which a cell's own levels give its class (or one that its class stands for)."""
-    names = sorted(set(cell_class))
-    stands_for = np.array(
-        [[name == own or markers.less_resolved(name) == own for own in names] for name in weights.classes], dtype=bool
-    )
-    own = np.searchsorted(names, cell_class.astype(str))
-    draws = [
-        _signed(weights, generator.exponential(size=len(weights.genes))).astype(np.float32)
-        for _ in range(_CELL_BOOTSTRAPS)
-    ]
-    confidence = np.zeros(len(levels), dtype=np.float32)
-    for start in range(0, len(levels), _CELLS_AT_ONCE):
-        block = slice(start, start + _CELLS_AT_ONCE)
-        for draw in draws:
-            winner = (levels[block] @ draw).argmax(axis=1)
-            confidence[block] += stands_for[winner, own[block]]
-    return np.asarray(confidence / _CELL_BOOTSTRAPS, dtype=np.float32)
-
-
-def _nothing_found(groups: NDArray[np.int64]) -> Annotation:
-    n_groups = int(groups.max()) + 1
-    table = pd.DataFrame(
-        {
-            "cell_class": UNASSIGNED,
-            "confidence": 0.0,
-            "score": 0.0,
-            "runner_up": "",
-            "runner_up_score": 0.0,
-            "n_cells": np.bincount(groups),
-            "top_markers": "",
-            "reason": "no class has two of its markers among the genes of this atlas",
-        },
-        index=pd.RangeIndex(n_groups, name="group"),
-    )
-    nothing = np.full(len(groups), UNASSIGNED, dtype=object)
-    return Annotation(table, nothing, nothing.copy(), np.zeros(len(groups), dtype=np.float32))
+) -> str:
+    """Why a group has no finer name, in words; empty where it has the finest."""
+    chosen = int(named.chosen[group])
+    shares = np.sum([one.shares[group] for one in votes], axis=0)
+    best = int(shares.argmax())
+    share = float(shares[best] / shares.sum()) if shares.sum() > 0 else 0.0
+    of_what = "the bootstraps" if len(votes) == 1 else "the votes"
+    if not shares.sum():
+        if not has_markers:
+            return "no class has enough of its markers among the genes of this atlas"
+        return f"no class's markers reach a score of {settings.min_score:g}"
+    if chosen == tree.unassigned:
+        if best == tree.unassigned:
+            return f"{share:.2f} of {of_what} are for no class"
+        return f"{tree.names[best]} wins only {share:.2f} of {of_what}"
+    if best != chosen and tree.within[best, chosen]:
+        if settings.level != "class":
+            return f"annotation.level is {settings.level}; {tree.names[best]} wins {share:.2f} of {of_what}"
+        return f"sure of the lineage only; {tree.names[best]} wins {share:.2f} of {of_what}"
+    if named.confidence[group] <= settings.min_confidence:
+        return f"sure of the lineage ({named.lineage_share[group]:.2f} of {of_what}), less of the class"
+    return ""

@@ -40,6 +40,8 @@ from immunomod.atlas.overrides import Overrides, anchor_cells, overridden, read_
 from immunomod.atlas.ranks import rank_genes
 from immunomod.atlas.reduce import Reduced, reduce_samples
 from immunomod.atlas.settings import AtlasSettings
+from immunomod.atlas.votes import ClassTree
+from immunomod.atlas.witnesses import other_votes
 from immunomod.atlas.write import write_atlas
 from immunomod.files import write_tsv
 from immunomod.parallel import one_blas_thread
@@ -114,12 +116,13 @@ def build_atlas(
     with one_blas_thread():
         markers = load_markers(markers_folder)
         given = None if overrides is None else read_overrides(overrides, markers)
-        return _build(sample_paths, markers, settings, seed, threads, latent, given)
+        return _build(sample_paths, markers, markers_folder, settings, seed, threads, latent, given)
 
 
 def _build(
     sample_paths: Sequence[Path],
     markers: MarkerSet,
+    markers_folder: Path,
     settings: AtlasSettings,
     seed: int,
     threads: int,
@@ -152,9 +155,12 @@ def _build(
     layout = umap_layout(connectivities, integration.coordinates, seed, threads)
     progress("map")
     symbols = pd.Index(reduced.var["gene_symbol"])
+    others = other_votes(reduced, markers, markers_folder, settings.annotation, seed, threads)
+    tissues = set(reduced.obs["msc_source"]) if "msc_source" in reduced.obs else set()
     annotation = annotate(
-        reduced.expression, symbols, connectivities, fine, markers, reduced.organism, settings.annotation, seed
-    )
+        reduced.expression, symbols, connectivities, fine, markers, reduced.organism, settings.annotation, seed,
+        others, tissues,
+    )  # fmt: skip
     progress("classes")
     leiden = whole_groups(leiden, fine)
     cluster = split_by(leiden, annotation.group_class)
@@ -237,8 +243,24 @@ def _with_classes(
         compartment=cell_class.map(classes["compartment"]).astype(str),
         lineage=cell_class.map(classes["lineage"]).astype(str),
         cell_class_confidence=np.where(by_user, np.float32(1), annotation.cell_confidence),
-        cell_class_from=pd.Categorical(np.where(by_user, "user", "markers"), categories=["markers", "user"]),
+        cell_class_from=pd.Categorical(np.where(by_user, "user", "evidence"), categories=["evidence", "user"]),
+        witnesses=_agreeing(annotation, cell_class, by_user, markers),
+        **({f"cell_class_{name}": said for name, said in annotation.said.items()} if len(annotation.said) > 1 else {}),
     )
+
+
+def _agreeing(
+    annotation: Annotation, cell_class: pd.Series, by_user: NDArray[np.bool_], markers: MarkerSet
+) -> pd.Series:
+    """The witnesses that agree with every cell's class, the user among them."""
+    tree = ClassTree.of(markers)
+    classes = pd.Index(tree.names)
+    agreeing = pd.Series(np.where(by_user, "user", ""), index=cell_class.index)
+    chosen = classes.get_indexer(pd.Index(cell_class))
+    for name, said in annotation.said.items():
+        agrees = tree.related(chosen, classes.get_indexer(pd.Index(said))) & (chosen != tree.unassigned)
+        agreeing = agreeing.where(~agrees, agreeing + np.where(agreeing == "", name, f",{name}"))
+    return agreeing.astype("category")
 
 
 def _natural_order(labels: set[str]) -> list[str]:
@@ -284,6 +306,7 @@ def _cluster_table(
                 "n_cells": int(cells.sum()),
                 "n_samples": int(obs["sample"][cells].nunique()),
                 "top_markers": main["top_markers"],
+                "witnesses": main["witnesses"],
                 "top_genes": top_genes.get(cluster, ""),
                 "marks": flags.loc[cluster, "marks"],
                 "marks_reason": flags.loc[cluster, "marks_reason"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class MarkerWeights:
     genes
         Positions of the found marker genes in the atlas's gene axis.
     classes
-        Classes that compete: those with at least two markers found.
+        Classes that compete: those with at least two markers found, and half of what tells them from their parent.
     positive, negative
         Genes x classes; 0 where a gene says nothing.
     """
@@ -53,10 +54,11 @@ class MarkerSet:
         names = set(self.markers[column])
         return (names | set(self.markers["alias_human"]) if organism == "human" else names) - {""}
 
-    def weights(self, symbols: pd.Index, organism: str) -> MarkerWeights:
+    def weights(self, symbols: pd.Index, organism: str, tissues: Collection[str] = ()) -> MarkerWeights:
         """Weights over the genes of an atlas, given by their ``symbols``.
 
-        A gene is looked up by its current symbol, then by its older one; markers that the atlas lacks are left out.
+        A gene is looked up by its current symbol, then by its older one; markers that the atlas lacks are left out, and
+        so are those of one tissue that is not among the atlas's ``tissues`` (values of ``msc_source``).
         """
         first = pd.Series(np.arange(len(symbols)), index=symbols)
         first = first[~first.index.duplicated()]
@@ -64,11 +66,16 @@ class MarkerSet:
         position = self.markers[column].map(first)
         if organism == "human":
             position = position.fillna(self.markers["alias_human"].map(first))
-        found = self.markers.assign(position=position).dropna(subset=["position"])
+        applies = self.markers["tissue"].isin({"", *tissues}) & (self.markers[column] != "")
+        found = self.markers.assign(position=position)[applies].dropna(subset=["position"])
         genes = np.unique(found["position"].to_numpy(dtype=np.int64))
 
         positives = found[found["direction"] == "+"].groupby("cell_class", sort=False)["position"].nunique()
-        classes = tuple(name for name in self.classes.index if positives.get(name, 0) >= 2)
+        classes = tuple(
+            str(name)
+            for name in self.classes.index
+            if positives.get(name, 0) >= 2 and self._tells_from_parent(str(name), found, column)
+        )
         weights = {sign: np.zeros((len(genes), len(classes))) for sign in "+-"}
         found = found[found["cell_class"].isin(classes)]
         at = np.searchsorted(genes, found["position"].to_numpy(dtype=np.int64))
@@ -78,13 +85,27 @@ class MarkerSet:
             weights[sign][gene, classes.index(name)] = weight
         return MarkerWeights(genes, classes, weights["+"], weights["-"])
 
+    def _tells_from_parent(self, cell_class: str, found: pd.DataFrame, column: str) -> bool:
+        """Whether half of what speaks for a class and not for its parent is among the ``found`` markers.
+
+        Without FOXP3 and its like, a regulatory T cell is any CD4 T cell.
+        """
+
+        def speaking_for(table: pd.DataFrame, name: str) -> pd.Series:
+            rows = table[(table["cell_class"] == name) & (table["direction"] == "+") & (table["tissue"] == "")]
+            return rows[rows[column] != ""].set_index(column)["weight"]
+
+        of_parent = speaking_for(self.markers, str(self.classes.loc[cell_class, "parent"])).index
+        if of_parent.empty:
+            return True
+        own, seen = (
+            speaking_for(table, cell_class).drop(of_parent, errors="ignore") for table in (self.markers, found)
+        )
+        return bool(seen.sum() >= own.sum() / 2)
+
     def lineage(self, cell_class: str) -> str:
         """Lineage of a class."""
         return str(self.classes.loc[cell_class, "lineage"])
-
-    def less_resolved(self, cell_class: str) -> str:
-        """The class to fall back to when only the lineage is sure: the parent if there is one, else itself."""
-        return str(self.classes.loc[cell_class, "parent"]) or cell_class
 
 
 def _gene_column(organism: str) -> str:
@@ -99,8 +120,9 @@ def _gene_column(organism: str) -> str:
 def load_markers(folder: Path) -> MarkerSet:
     """Read ``cell_classes.tsv`` and ``markers.tsv`` of ``folder`` and check that they fit together.
 
-    Optional columns: ``parent`` of a class (what its cells are called when only the lineage is sure) and
-    ``alias_human`` of a marker (an older symbol). Genes are brought to their current symbols, as those of matrices are.
+    Optional columns: ``parent`` of a class (what its cells are called when the class is not sure); ``alias_human`` of a
+    marker (an older symbol) and ``tissue`` (the one ``msc_source`` that it is a marker in). Genes are brought to their
+    current symbols, as those of matrices are.
 
     Raises
     ------
@@ -108,8 +130,8 @@ def load_markers(folder: Path) -> MarkerSet:
         A file or column is missing, a value is not one of those allowed, or a marker names an unknown class.
     """
     class_file, marker_file = folder / "cell_classes.tsv", folder / "markers.tsv"
-    classes = _read(class_file, _CLASS_COLUMNS, optional="parent")
-    markers = _read(marker_file, _MARKER_COLUMNS, optional="alias_human")
+    classes = _read(class_file, _CLASS_COLUMNS, optional=("parent",))
+    markers = _read(marker_file, _MARKER_COLUMNS, optional=("alias_human", "tissue"))
     _check(class_file, "cell_class", classes["cell_class"], ~classes["cell_class"].duplicated(), "it appears twice")
     known = set(classes["cell_class"])
     if UNASSIGNED not in known:
@@ -119,6 +141,10 @@ def load_markers(folder: Path) -> MarkerSet:
         f"use one of {', '.join(COMPARTMENTS)}",
     )  # fmt: skip
     _check(class_file, "parent", classes["parent"], classes["parent"].isin(known | {""}), "no such class")
+    _check(class_file, "parent", classes["parent"], ~_in_circle(classes), "it leads back to itself")
+    lineage = classes.set_index("cell_class")["lineage"]
+    same = classes["parent"].map(lineage).fillna(classes["lineage"]) == classes["lineage"]
+    _check(class_file, "parent", classes["parent"], same, "its lineage is another one")
     _check(
         marker_file, "cell_class", markers["cell_class"], markers["cell_class"].isin(known),
         f"add it to {class_file.name}",
@@ -132,14 +158,29 @@ def load_markers(folder: Path) -> MarkerSet:
     return MarkerSet(classes.set_index("cell_class"), markers.assign(weight=weight))
 
 
-def _read(path: Path, columns: tuple[str, ...], optional: str) -> pd.DataFrame:
+def _in_circle(classes: pd.DataFrame) -> pd.Series:
+    """Whether a class is among its own ancestors."""
+    parent = dict(zip(classes["cell_class"], classes["parent"], strict=True))
+
+    def returns(name: str) -> bool:
+        at = parent[name]
+        for _ in parent:
+            if at in ("", name):
+                break
+            at = parent[at]
+        return bool(at != "")
+
+    return classes["cell_class"].map(returns).astype(bool)
+
+
+def _read(path: Path, columns: tuple[str, ...], optional: tuple[str, ...]) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path} does not exist. Set annotation.markers to a folder that holds it.")
     table = read_tsv(path, dtype=str).fillna("")
     missing = [column for column in columns if column not in table]
     if missing:
         raise UserError(f"{path}: column {missing[0]} is missing. It needs {', '.join(columns)}.")
-    return table if optional in table else table.assign(**{optional: ""})
+    return table.assign(**{name: "" for name in optional if name not in table})
 
 
 def _check(path: Path, column: str, values: pd.Series, holds: pd.Series, advice: str) -> None:

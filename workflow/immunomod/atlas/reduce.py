@@ -5,7 +5,6 @@ No more than one block of one sample's matrix is in memory beside the reduced on
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from immunomod.atlas.markers import MarkerSet
-from immunomod.atlas.variable_genes import SampleGenes, combine_gene_statistics, shared_gene_axes
+from immunomod.atlas.sample_files import SampleFile, open_samples
+from immunomod.atlas.variable_genes import combine_gene_statistics
 from immunomod.errors import UserError
 from immunomod.parallel import for_each, row_blocks
 
@@ -56,58 +56,36 @@ class Reduced:
     samples: tuple[SampleFile, ...]
 
 
-@dataclass(frozen=True)
-class SampleFile:
-    """A sample's ``filtered.h5ad``: ``path``, ``sample``, ``n_cells``, and the atlas's gene of each column of it.
-
-    ``gene_of_column`` is -1 where a column stands for no gene of the atlas (one of two ids of a symbol).
-    """
-
-    path: Path
-    sample: str
-    n_cells: int
-    gene_of_column: NDArray[np.int64]
-
-
 def reduce_samples(paths: Sequence[Path], markers: MarkerSet, n_variable_genes: int, threads: int = 1) -> Reduced:
     """Read the variable and marker genes of all samples.
 
-    Samples are put in an order that follows from their cells alone (:func:`_fingerprint`), neither from the order given
-    nor from their names, so that whatever depends on the order of cells is the same study's under other names too.
+    They stand in the order of :func:`~immunomod.atlas.sample_files.open_samples`.
 
     Raises
     ------
     UserError
         No sample has cells, samples are of several organisms or share no gene, or cell names repeat.
     """
-    read = sorted(for_each(list(paths), _read_axes, threads), key=lambda one: (one.fingerprint, one.genes.sample))
-    read = [one for one in read if one.genes.n_cells > 0]
-    if not read:
-        given = ", ".join(str(path) for path in paths) or "no file"
-        raise UserError(
-            f"No sample of this atlas has a cell that passed quality control (read: {given}). Look at samples/qc.tsv "
-            "for the filter that removed them, or take the dataset out of the samples table."
-        )
-    organism = _organism({one.organism for one in read})
-    obs = _joined_obs([one.obs for one in read])
-    axes = shared_gene_axes([one.genes for one in read])
+    samples = open_samples(paths, threads)
+    tables = for_each([sample.path for sample in samples], _read_obs, threads)
+    organism = _organism({str(obs["organism"].iloc[0]) if "organism" in obs else "" for obs in tables})
+    obs = _joined_obs(tables)
+    axes = [sample.axis for sample in samples]
     table = combine_gene_statistics(axes, n_variable_genes)
     if not table["highly_variable"].any():
         raise UserError("The samples of this atlas share no gene. Check that they use the same gene ids or symbols.")
     is_marker = table["gene_symbol"].isin(markers.symbols(organism))
     table = table.assign(marker=is_marker)
     is_kept = (table["highly_variable"] | is_marker).to_numpy(dtype=bool)
-    files = tuple(_sample_file(one, genes, table.index) for one, genes in zip(read, axes, strict=True))
     place = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
     n_kept = int(is_kept.sum())
 
     def columns(file: SampleFile) -> sparse.csr_matrix:
-        found = np.where(file.gene_of_column >= 0, place[file.gene_of_column], -1)
-        return read_gene_columns(file.path, found, n_kept)
+        gene = file.places(table.index)
+        return read_gene_columns(file.path, np.where(gene >= 0, place[gene], -1), n_kept)
 
-    return Reduced(
-        _stacked(for_each(files, columns, threads), n_kept), obs, table[is_kept].copy(), organism, table, files
-    )
+    expression = _stacked(for_each(samples, columns, threads), n_kept)
+    return Reduced(expression, obs, table[is_kept].copy(), organism, table, tuple(samples))
 
 
 def variable_counts(reduced: Reduced, threads: int = 1) -> sparse.csr_matrix:
@@ -120,55 +98,20 @@ def variable_counts(reduced: Reduced, threads: int = 1) -> sparse.csr_matrix:
     n_kept = int(is_kept.sum())
 
     def columns(file: SampleFile) -> sparse.csr_matrix:
-        found = np.where(file.gene_of_column >= 0, place[file.gene_of_column], -1)
-        return read_gene_columns(file.path, found, n_kept, "layers/counts")
+        gene = file.places(reduced.genes.index)
+        return read_gene_columns(file.path, np.where(gene >= 0, place[gene], -1), n_kept, "layers/counts")
 
     return _stacked(for_each(reduced.samples, columns, threads), n_kept)
 
 
-def _sample_file(one: _Axes, genes: SampleGenes, index: pd.Index) -> SampleFile:
-    """``genes``: the sample's genes as the atlas names them; ``index``: the atlas's."""
-    gene_of_column = np.full(len(one.genes.var), -1, dtype=np.int64)
-    columns = genes.var["_column"].to_numpy() if "_column" in genes.var else np.arange(len(genes.var))
-    gene_of_column[columns] = index.get_indexer(genes.var.index)
-    return SampleFile(one.path, one.genes.sample, one.genes.n_cells, gene_of_column)
-
-
-@dataclass(frozen=True)
-class _Axes:
-    """What is read of a sample before its matrix."""
-
-    path: Path
-    genes: SampleGenes
-    obs: pd.DataFrame
-    organism: str
-    fingerprint: str
-
-
-def _read_axes(path: Path) -> _Axes:
+def _read_obs(path: Path) -> pd.DataFrame:
     import h5py
     from anndata.io import read_elem
 
-    if not path.is_file():
-        raise UserError(f"{path} does not exist. Run the sample floor for this sample first.")
     with h5py.File(path, "r") as handle:
-        obs, var = read_elem(handle["obs"]), read_elem(handle["var"])
-    sample = str(obs["sample"].iloc[0]) if len(obs) else path.parent.name
-    dataset = str(obs["dataset"].iloc[0]) if len(obs) and "dataset" in obs else ""
-    organism = str(obs["organism"].iloc[0]) if len(obs) and "organism" in obs else ""
-    obs = obs.assign(
-        **{name: obs[name].astype(str) for name in obs if isinstance(obs[name].dtype, pd.CategoricalDtype)}
-    )
-    return _Axes(path, SampleGenes(sample, dataset, var, len(obs)), obs, organism, _fingerprint(obs))
-
-
-def _fingerprint(obs: pd.DataFrame) -> str:
-    """A digest of a sample's cells: their barcodes and total counts, as far as the table has them."""
-    digest = hashlib.sha256(str(len(obs)).encode())
-    for name in ("barcode", "total_counts"):
-        if name in obs:
-            digest.update("\n".join(map(str, obs[name])).encode())
-    return digest.hexdigest()
+        obs: pd.DataFrame = read_elem(handle["obs"])
+    categories = obs.select_dtypes("category").columns
+    return obs.assign(**{str(name): obs[name].astype(str) for name in categories})
 
 
 def _organism(named: set[str]) -> str:
@@ -183,9 +126,6 @@ def _organism(named: set[str]) -> str:
 
 def _joined_obs(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     obs = pd.concat(tables)
-    if obs.index.has_duplicates:
-        name = obs.index[obs.index.duplicated()][0]
-        raise UserError(f"Two cells are both named {name!r}. Give every library its own `sample` in the samples table.")
     for column in obs:
         if obs[column].dtype == object:
             obs[column] = obs[column].where(obs[column].notna(), "").astype(str).replace("nan", "")

@@ -36,29 +36,40 @@ class SampleFile:
     ----------
     path
         Its ``filtered.h5ad``.
-    sample
-        Its name.
     rank
         Its place in the order that follows from the samples' cells.
     cells
         Names of its cells, in the order of its rows.
-    genes
-        Names of its genes, by which they are matched across samples, and ``columns`` where they stand in its matrices;
-        a gene that another one of the same symbol stands for is in neither.
+    axis
+        Its genes, by the names by which they are matched across samples, with their statistics.
+    columns
+        Where the genes of ``axis`` stand in its matrices; a gene that another one of the same symbol stands for is in
+        neither.
     n_columns
         Columns of its matrices.
-    var
-        ``gene_id`` and ``gene_symbol`` of ``genes``.
     """
 
     path: Path
-    sample: str
     rank: int
     cells: pd.Index
-    genes: pd.Index
+    axis: SampleGenes
     columns: NDArray[np.int64]
     n_columns: int
-    var: pd.DataFrame
+
+    @property
+    def sample(self) -> str:
+        """Its name."""
+        return self.axis.sample
+
+    @property
+    def genes(self) -> pd.Index:
+        """Names of its genes."""
+        return self.axis.var.index.astype(str)
+
+    @property
+    def var(self) -> pd.DataFrame:
+        """``gene_id`` and ``gene_symbol`` of its genes."""
+        return self.axis.var.reindex(columns=["gene_id", "gene_symbol"])
 
     def places(self, axis: pd.Index) -> NDArray[np.int64]:
         """For every column of the sample's matrices its place in ``axis``; -1 for one that has none."""
@@ -68,8 +79,10 @@ class SampleFile:
 
 
 def open_samples(paths: Sequence[Path], threads: int = 1) -> list[SampleFile]:
-    """Names of the cells and genes of all samples that have cells, in an order that neither the given one nor the
-    samples' names decide.
+    """Names of the cells and genes of all samples that have cells.
+
+    Their order follows from their cells alone, neither from the order given nor from their names, so that whatever
+    depends on the order of cells is the same study's under other names too.
 
     Raises
     ------
@@ -79,7 +92,11 @@ def open_samples(paths: Sequence[Path], threads: int = 1) -> list[SampleFile]:
     found = sorted(for_each([Path(path) for path in paths], _read_names, threads), key=lambda one: one[:2])
     found = [one for one in found if len(one[3])]
     if not found:
-        raise UserError("No sample of this atlas has a cell; see samples/qc.tsv for the filter that removed them.")
+        given = ", ".join(str(path) for path in paths) or "no file"
+        raise UserError(
+            f"No sample of this atlas has a cell that passed quality control (read: {given}). Look at samples/qc.tsv "
+            "for the filter that removed them, or take the dataset out of the samples table."
+        )
     axes = shared_gene_axes([genes for _, _, _, _, genes in found])
     samples = []
     for rank, ((_, _, path, cells, genes), axis) in enumerate(zip(found, axes, strict=True)):
@@ -87,18 +104,7 @@ def open_samples(paths: Sequence[Path], threads: int = 1) -> list[SampleFile]:
             gene = axis.var.index[axis.var.index.duplicated()][0]
             raise UserError(f"{path}: var names the gene {gene!r} twice. Run the sample floor for this sample again.")
         columns = axis.var["_column"] if "_column" in axis.var else pd.Series(np.arange(len(axis.var)))
-        samples.append(
-            SampleFile(
-                path,
-                genes.sample,
-                rank,
-                cells,
-                axis.var.index.astype(str),
-                columns.to_numpy(dtype=np.int64),
-                len(genes.var),
-                axis.var.reindex(columns=["gene_id", "gene_symbol"]),
-            )
-        )
+        samples.append(SampleFile(path, rank, cells, axis, columns.to_numpy(dtype=np.int64), len(genes.var)))
     _refuse_repeated_cells(samples)
     return samples
 

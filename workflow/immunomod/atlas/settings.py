@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -12,6 +13,7 @@ from immunomod.sections import read_values, require
 
 #: Stands for every atlas in ``annotation.overrides``.
 EVERY_ATLAS = "*"
+_TAKEN = ("markers", "user")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,16 @@ class AnnotationSettings:
         Lowest score (0 to 1; 1: all its markers at their highest) with which a cluster gets any name.
     n_bootstraps
         Bootstraps over marker genes behind the confidence.
+    level
+        ``class``: names as fine as the evidence goes; ``lineage``: classes without a parent only (``T``, not
+        ``CD4_T``), for a study too small for more.
+    celltypist
+        CellTypist model files that are heard beside the markers, by the name under which they are.
+    references
+        Annotated ``.h5ad`` files that are heard too, by name: ``file``, and ``column`` of ``obs`` with the labels.
+    labels
+        A table of ``label`` and ``cell_class`` that says which class a label of theirs stands for, beside the shipped
+        one; empty for none.
     overrides
         The user's own word on what cells are, by atlas (``*``: every one): a table (:mod:`immunomod.atlas.overrides`).
     """
@@ -34,22 +46,52 @@ class AnnotationSettings:
     min_confidence: float = 0.5
     min_score: float = 0.2
     n_bootstraps: int = 200
+    level: str = "class"
+    celltypist: Mapping[str, str] = field(default_factory=dict)
+    references: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    labels: str = ""
     overrides: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(0 <= self.min_confidence < 1, "annotation", "min_confidence", self.min_confidence, "from 0 to below 1")
         require(0 <= self.min_score <= 1, "annotation", "min_score", self.min_score, "from 0 to 1")
+        require(self.level in ("class", "lineage"), "annotation", "level", self.level, "class or lineage")
         require(self.n_bootstraps >= 10, "annotation", "n_bootstraps", self.n_bootstraps, "10 or more")
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> Self:
         """Settings from the config's ``annotation`` section; ``markers`` names a folder, which is an input."""
-        values = {name: value for name, value in section.items() if name not in ("markers", "overrides")}
+        apart = ("markers", "overrides", "celltypist", "references")
+        values = {name: value for name, value in section.items() if name not in apart}
         named = section.get("overrides") or {}
         named = {EVERY_ATLAS: named} if isinstance(named, str) else named
         is_right = isinstance(named, Mapping) and all(isinstance(part, str) for pair in named.items() for part in pair)
         require(is_right, "annotation", "overrides", named, "a file, or files by atlas such as {all: clusters.tsv}")
-        return cls(**read_values(cls, values, "annotation"), overrides=dict(named))
+        models = section.get("celltypist") or {}
+        models = {"celltypist": models} if isinstance(models, str) else models
+        is_right = isinstance(models, Mapping) and all(isinstance(path, str) for path in models.values())
+        require(is_right, "annotation", "celltypist", models, "a model file, or files by name such as {immune: m.pkl}")
+        references = section.get("references") or {}
+        is_right = isinstance(references, Mapping) and all(
+            isinstance(one, Mapping) and set(one) == {"file", "column"} and set(map(type, one.values())) == {str}
+            for one in references.values()
+        )
+        require(
+            is_right, "annotation", "references", references,
+            "files by name, such as {blood: {file: blood.h5ad, column: cell_type}}",
+        )  # fmt: skip
+        for name in (*models, *references):
+            is_free = re.fullmatch(r"[A-Za-z0-9_]+", str(name)) is not None and name not in _TAKEN
+            require(is_free, "annotation", "celltypist, references", name,
+                    f"named by letters, digits and underscores, and not {' or '.join(_TAKEN)}")  # fmt: skip
+        doubled = sorted(set(models) & set(references))
+        require(not doubled, "annotation", "celltypist, references", ", ".join(doubled), "different names")
+        return cls(
+            **read_values(cls, values, "annotation"),
+            celltypist=dict(models),
+            references={name: dict(one) for name, one in references.items()},
+            overrides=dict(named),
+        )
 
 
 @dataclass(frozen=True)

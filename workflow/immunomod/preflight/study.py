@@ -119,7 +119,7 @@ def check_study(
     programs, faults = examine_programs(examined.config["programs"])
     problems += faults
     annotation = examined.config["annotation"]
-    problems += examine_markers(annotation["markers"], annotation["overrides"].values())
+    problems += examine_markers(annotation["markers"], annotation)
     run = examined.run
     if run is None or run.samples.empty:
         return Findings(tuple(sort_problems(problems)), pd.DataFrame(columns=list(COLUMNS)), "")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from immunomod.atlas.markers import load_markers
 from immunomod.atlas.overrides import read_overrides
+from immunomod.atlas.settings import AnnotationSettings
+from immunomod.atlas.witnesses import faults
 from immunomod.errors import Problem, UserError, split_fix
 from immunomod.programs import ProgramSet, load_programs
 from immunomod.tables import examine_table
@@ -30,8 +33,9 @@ def examine_programs(folders: Sequence[str]) -> tuple[ProgramSet | None, list[Pr
         return None, [placed(str(error), folders[0])]
 
 
-def examine_markers(folder: str, overrides: Iterable[str] = ()) -> list[Problem]:
-    """What is wrong with the tables of cell classes and their markers, and with those of the user's own classes."""
+def examine_markers(folder: str, annotation: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the tables of cell classes and their markers, and with what the config's section names beside
+    them: the user's own classes, models, references."""
     problems = examine_table(Path(folder) / "cell_classes.tsv", "cell_classes", ("cell_class",)).problems
     problems += examine_table(Path(folder) / "markers.tsv", "markers").problems
     if problems:
@@ -40,11 +44,13 @@ def examine_markers(folder: str, overrides: Iterable[str] = ()) -> list[Problem]
         markers = load_markers(Path(folder))
     except UserError as error:
         return [placed(str(error), folder)]
-    for path in sorted(set(overrides)):
+    for path in sorted(set(annotation["overrides"].values())):
         try:
             read_overrides(Path(path), markers)
         except UserError as error:
             problems.append(placed(str(error), path))
+    settings = AnnotationSettings.from_config(annotation)
+    problems += [placed(str(fault), folder) for fault in faults(settings, markers, Path(folder))]
     return problems
 
 

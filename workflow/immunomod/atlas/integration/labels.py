@@ -46,6 +46,13 @@ def provisional_labels(
             graph = _own_neighbors(expression[own][:, variable], seed)
             smoothed[own] = smooth(smoothed[own], graph, steps=2)
     scores = class_scores(relative_levels(smoothed), weights)
+    parent = markers.classes["parent"].reindex(list(weights.classes)).to_numpy()
+    for child in [number for number, name in enumerate(parent) if markers.classes["parent"].get(name, "")]:
+        # a class two steps down (Treg) counts as its parent: it is too close to it to be clear of it
+        above = weights.classes.index(parent[child]) if parent[child] in weights.classes else child
+        if above != child:
+            scores[:, above] = np.maximum(scores[:, above], scores[:, child])
+            scores[:, child] = -1
     best = scores.argmax(axis=1)
     top = np.sort(scores, axis=1)
     sure = (top[:, -1] >= _MIN_SCORE) & (top[:, -1] - top[:, -2] >= _MARGIN)
