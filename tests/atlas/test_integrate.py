@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from immunomod.atlas.integrate import COLUMNS, REGISTRY, IntegrationInput, integrate, same_batch_share
 from immunomod.atlas.integration.bbknn import balanced_neighbors
 from immunomod.atlas.integration.settings import METHODS, IntegrationSettings
-from immunomod.atlas.neighbors import nearest_neighbors
+from immunomod.atlas.neighbors import fuzzy_connectivities, nearest_neighbors
 from immunomod.errors import UserError
 from support.batch_studies import BatchAtlas, batch_atlas, true_classes
 from support.batch_truth import truth_of_methods
@@ -77,16 +78,14 @@ def test_bbknn_gives_every_cell_the_nearest_of_every_batch() -> None:
 
 
 def test_bbknn_equals_the_package() -> None:
-    """Runs where bbknn is installed; the brute force above stands for it elsewhere."""
-    bbknn = pytest.importorskip("bbknn", reason="the package bbknn is not installed")
-    data = shifted(n=200)
-    ours = balanced_neighbors(data.components, list(data.obs["donor"]), 3)
-    _, connectivities, _ = bbknn.matrix.bbknn(
-        data.components, data.obs["donor"].to_numpy(), neighbors_within_batch=3, computation="cKDTree", trim=0
-    )
-    from immunomod.atlas.neighbors import fuzzy_connectivities
-
-    np.testing.assert_allclose(fuzzy_connectivities(ours).toarray(), connectivities.toarray(), atol=1e-4)
+    """The package's own connectivities (``reference/make_bbknn.py``)."""
+    reference = Path(__file__).parent / "reference"
+    points = pd.read_csv(reference / "bbknn_points.tsv", sep="\t")
+    given = pd.read_csv(reference / "bbknn.tsv", sep="\t")
+    coordinates = points.drop(columns="batch").to_numpy(dtype=np.float32)
+    upper = sparse.csr_matrix((given["weight"], (given["row"], given["column"])), shape=(len(points), len(points)))
+    ours = fuzzy_connectivities(balanced_neighbors(coordinates, list(points["batch"]), 3))
+    np.testing.assert_allclose(ours.toarray(), (upper + upper.T).toarray(), atol=1e-4)
 
 
 def test_a_batch_smaller_than_the_neighbours_asked_of_it() -> None:

@@ -244,6 +244,9 @@ def examine_config(
     resolved["programs"] = [str(_shipped_or_own(path, folder)) for path in resolved["programs"]]
     resolved["annotation"]["markers"] = str(_shipped_or_own(resolved["annotation"]["markers"], folder))
     overrides = resolved["annotation"]["overrides"]
+    interpreter = resolved["atlas"]["scvi_python"]
+    if "/" in interpreter:  # else a name that is looked up in PATH
+        resolved["atlas"]["scvi_python"] = str(folder / interpreter)
     annotation = resolved["annotation"]
     annotation["overrides"] = {atlas: str(folder / path) for atlas, path in overrides.items()}
     annotation["celltypist"] = {one: str(folder / path) for one, path in annotation["celltypist"].items()}

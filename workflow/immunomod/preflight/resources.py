@@ -20,10 +20,10 @@ from immunomod.settings import Run
 PACKED_BYTES, PLAIN_BYTES = 3.0, 11.0
 #: Stored counts of a cell, where only the size of its matrix is known.
 COUNTS_PER_CELL = 2000
-#: Bytes that a stored count takes in counts.h5ad (8) and filtered.h5ad (16), and a cell in the atlas and its tables.
-RESULT_BYTES, ATLAS_CELL_BYTES = 24, 5000
+#: Bytes that a stored count takes in counts.h5ad (8), filtered.h5ad (16) and the atlas (4.4 of 2,000 counts a cell).
+RESULT_BYTES, ATLAS_BYTES = 24, 4.4
 #: Memory of a process before it reads anything, per stored count of the sample in it, and per cell of the atlas.
-BASE_MEMORY, SAMPLE_MEMORY, ATLAS_MEMORY = 600e6, 40, 15_000
+BASE_MEMORY, SAMPLE_MEMORY, ATLAS_MEMORY = 600e6, 40, 9_000
 #: The report, tables and logs.
 REPORT_BYTES = 50e6
 
@@ -107,7 +107,7 @@ def estimate(run: Run, libraries: Libraries, results: Path) -> Needs:
     atlas = max(cells, key=lambda name: cells[name], default="")
     return Needs(
         download=download,
-        disk=download + written + ATLAS_CELL_BYTES * sum(cells.values()) + REPORT_BYTES,
+        disk=download + written + ATLAS_BYTES * sum(share.values()) + REPORT_BYTES,
         free_disk=free_bytes(results),
         sample_memory=BASE_MEMORY + SAMPLE_MEMORY * (stored_counts(largest) if largest else 0),
         largest=largest.row.sample if largest else "none",
