@@ -54,6 +54,7 @@ rule test_contrast:
         ),
         design="<results>/contrasts/{contrast}/design.tsv",
         program_scores="<results>/contrasts/{contrast}/program_scores.tsv",
+        msc_scores="<results>/contrasts/{contrast}/msc_scores.tsv",
         program_genes="<results>/contrasts/{contrast}/program_genes.tsv",
         genes=directory("<results>/contrasts/{contrast}/genes"),
     log:
