@@ -36,6 +36,7 @@ rule all:
         "<results>/ledger.tsv",
         "<results>/samples/qc.tsv",
         "<results>/synthesis/program_meta.tsv",
+        collect("<results>/synthesis/{table}.tsv", table=POTENCY_TABLES),
         "<results>/provenance/versions.tsv",
         collect("<results>/atlas/{atlas}.h5ad", atlas=RUN.atlases),
         collect("<results>/atlas/{atlas}/{table}.tsv", atlas=RUN.atlases, table=ATLAS_TABLES),

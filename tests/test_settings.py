@@ -205,6 +205,7 @@ def test_the_documented_defaults_are_the_real_ones(study, repository):
     resolved = study().config
     sections = (
         "reading", "qc", "calling", "ambient", "doublets", "demultiplexing", "atlas", "annotation", "contrast",
+        "potency",
     )  # fmt: skip
     real = {f"{name}.{key}": value for name in sections for key, value in resolved[name].items()}
     real |= {key: resolved[key] for key in ("title", "seed", "atlases", "cells_tables")}

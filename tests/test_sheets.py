@@ -167,5 +167,5 @@ def test_a_limit_goes_to_the_filter_and_not_to_the_reading(tmp_path):
     run = Run(config={}, folder=tmp_path, samples=samples, contrasts=samples.iloc[:0])
     assert run.sample_limits("a") == {"max_pct_mt": 9.0, "min_genes": 150.0}
     assert run.sample_limits("b") == {}
-    assert set(run.sample_row("a")) - set(run.read_row("a")) == {*SHEET_LIMITS, "guessed"}
+    assert set(run.sample_row("a")) - set(run.read_row("a")) == {*SHEET_LIMITS, "guessed", "suppression"}
     assert run.read_row("a").items() <= run.sample_row("a").items()

@@ -30,6 +30,7 @@ from immunomod.sample.readers.counts import ReadingSettings
 from immunomod.sample.settings import SECTIONS, SHEET_LIMITS, SampleSettings
 from immunomod.sections import read_values
 from immunomod.sheets import examine_contrasts, examine_samples, split_list
+from immunomod.synthesis.settings import PotencySettings
 from immunomod.tables import REPOSITORY, Examined, describe, load_schema
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ T = TypeVar("T")
 ACCESSION = re.compile(r"GS[EM][0-9]+", re.IGNORECASE)
 #: Columns of the sheet that speak to who edits it, and say nothing of the sample.
 NOTES = ("guessed",)
+#: Columns of the sheet that a later floor reads from the sheet itself: filling them in has no sample read again.
+MEASURED = ("suppression",)
 #: Columns of the sheet that say where a sample's files are.
 ACQUIRED_BY = ("sample", "dataset", "source", "files", "cells", "cells_lane", "barcodes", "hashtags")
 
@@ -95,8 +98,8 @@ class Run:
         return self.sample_row(sample)["dataset"]
 
     def read_row(self, sample: str) -> dict[str, str]:
-        """A sample's row without its limits and notes, so that one that is changed has no file read again."""
-        left_out = {*SHEET_LIMITS, *NOTES}
+        """A sample's row without its limits, notes and assays, so that one that is changed has no file read again."""
+        left_out = {*SHEET_LIMITS, *NOTES, *MEASURED}
         return {name: value for name, value in self.sample_row(sample).items() if name not in left_out}
 
     def sample_limits(self, sample: str) -> dict[str, float]:
@@ -129,6 +132,14 @@ class Run:
     def _files_row(self, sample: str) -> SheetRow:
         rows = self.samples[self.samples["sample"] == sample]
         return sheet_rows(rows, self.config["samples"])[0]
+
+    @cached_property
+    def msc_rows(self) -> list[dict[str, str]]:
+        """What the sheet says of each library's MSC: its donor, source and measured suppression."""
+        columns = ["sample", "dataset", "organism", "msc_donor", "msc_source", "suppression"]
+        return [
+            {str(name): str(value) for name, value in row.items()} for row in self.samples[columns].to_dict("records")
+        ]
 
     @cached_property
     def acquire_settings(self) -> AcquireSettings:
@@ -280,6 +291,7 @@ def _resolve_sections(config: Mapping[str, Any], name: str, problems: list[Probl
         "atlas": {key: value for key, value in atlas.items() if key != "annotation"},
         "annotation": {"markers": config["annotation"]["markers"]} | annotation,
         "contrast": asdict(read("contrast", ContrastSettings.from_config)),
+        "potency": asdict(read("potency", PotencySettings.from_config)),
     }
 
 
