@@ -43,8 +43,7 @@ COLUMNS = [
     *(*KEY, "program", "role", *SIZES, "genes_found", "genes_total"),
     *(*INTERVAL, "p_value", "fdr", *BESIDE, *OUTCOME),
 ]
-SCORE_COLUMNS = [*KEY, "program", "sample", "donor", "arm", "score", "n_cells", "block"]
-MSC_SCORE_COLUMNS = [*KEY, "program", "sample", "donor", "arm", "score", "n_cells", "common_se"]
+SCORE_COLUMNS = [*KEY, "program", "sample", "donor", "arm", "score", "n_cells", "block", "common_se"]
 GENE_COLUMNS = [*KEY, "program", "gene", "direction", "log2_change", "detected"]
 DESIGN_COLUMNS = [*KEY, *SIZES, "model", "status", "reason"]
 
@@ -135,7 +134,7 @@ def program_effects(
     return ProgramEffects(
         effects=effects,
         scores=_concat([part.scores for part in parts], SCORE_COLUMNS),
-        msc_scores=_concat([part.msc_scores for part in parts], MSC_SCORE_COLUMNS),
+        msc_scores=_concat([part.msc_scores for part in parts], SCORE_COLUMNS),
         genes=_concat([part.genes for part in parts], GENE_COLUMNS),
         design=_concat([part.design for part in parts], DESIGN_COLUMNS),
     )
@@ -210,7 +209,7 @@ def _stratum(
         table["effect_raw"] = _raw_effect(design, counts, arms, weights, stratum.var_names, settings, table)
     return ProgramEffects(
         effects=table,
-        scores=_score_table(labels, design.units, scores, list(scored.columns)),
+        scores=_score_table(labels, design.units, scores, scored.columns, common),
         msc_scores=_msc_scores(labels, design, stratum, scored, common, settings),
         genes=_gene_table(labels, weights, stratum.var_names, gene_fit, expression),
         design=described,
@@ -380,9 +379,15 @@ def _settle(
             table.loc[row, "reason"] = f"{design.reason}; {reason}"
 
 
-def _score_table(labels: dict[str, str], units: pd.DataFrame, scores: Floats, programs: list[str]) -> pd.DataFrame:
+def _score_table(
+    labels: dict[str, str], units: pd.DataFrame, scores: Floats, programs: pd.Index, common: Floats
+) -> pd.DataFrame:
+    """One row per programme and unit; ``common_se``: error of the programme's effect that all units share (leakage)."""
     described = units[["sample", "donor", "arm", "n_cells", "block"]]
-    tables = [described.assign(program=program, score=scores[:, column]) for column, program in enumerate(programs)]
+    tables = [
+        described.assign(program=program, score=scores[:, column], common_se=np.sqrt(common[column]))
+        for column, program in enumerate(programs)
+    ]
     return pd.concat(tables, ignore_index=True).assign(**labels) if tables else pd.DataFrame()
 
 
@@ -397,8 +402,7 @@ def _msc_scores(
     """Scores of single libraries of MSC, over the genes that the model's units detect; empty for other cells.
 
     A unit of the model is all that an MSC donor has in an arm; how far a donor's cultures agree is told by its
-    libraries. Those with too few cells are left out. ``common_se`` is the standard error of the programme's effect
-    that all replicates share (leakage), on which no comparison between donors depends.
+    libraries. Those with too few cells are left out.
     """
     unit, row = design.membership.nonzero()
     rows = stratum.obs.iloc[row]
@@ -412,9 +416,7 @@ def _msc_scores(
     expression = measure_expression(counts, arms, settings.min_count, leakage_of(stratum, single))
     scores = expression.log2[:, stratum.var_names.get_indexer(scored.index)] @ scored.to_numpy()
     units = rows[["sample", "donor", "n_cells"]].assign(arm=arms, block=design.units["block"].to_numpy()[unit])
-    table = _score_table(labels, units.reset_index(drop=True), scores, list(scored.columns))
-    shared = dict(zip(scored.columns, np.sqrt(common), strict=True))
-    return table.assign(common_se=table["program"].map(shared) if len(table) else [])
+    return _score_table(labels, units.reset_index(drop=True), scores, scored.columns, common)
 
 
 def _gene_table(
