@@ -42,3 +42,4 @@ rule all:
         collect("<results>/atlas/{atlas}/{table}.tsv", atlas=RUN.atlases, table=ATLAS_TABLES),
         collect("<results>/contrasts/{contrast}/{table}.tsv", contrast=CONTRASTS, table=CONTRAST_TABLES),
         collect("<results>/contrasts/{contrast}/genes", contrast=CONTRASTS),
+        collect("<results>/contrasts/{contrast}/disease.tsv", contrast=CONTRASTS),

@@ -24,6 +24,7 @@ from immunomod.acquire.download import TransferSettings
 from immunomod.acquire.plan import SheetRow, is_local, local_files, sheet_rows, split_sources
 from immunomod.atlas.settings import EVERY_ATLAS, AnnotationSettings, AtlasSettings
 from immunomod.contrast.settings import ContrastSettings
+from immunomod.diseases import table_path
 from immunomod.errors import Problem, StudyError, UserError
 from immunomod.sample.demultiplex.names import without_donors
 from immunomod.sample.readers.counts import ReadingSettings
@@ -157,11 +158,19 @@ class Run:
 
     @cached_property
     def tables(self) -> list[str]:
-        """Tables of programmes and markers that the config names."""
+        """Tables of programmes, markers and disease signatures that the config names."""
         folders = [Path(folder) for folder in self.config["programs"]]
         paths = [folder / name for folder in folders for name in ("programs.tsv", "programs_meta.tsv")]
         markers = Path(self.config["annotation"]["markers"])
-        return [str(path) for path in (*paths, markers / "cell_classes.tsv", markers / "markers.tsv")]
+        own = (*paths, markers / "cell_classes.tsv", markers / "markers.tsv")
+        return [*map(str, own), *self.disease_tables]
+
+    @cached_property
+    def disease_tables(self) -> list[str]:
+        """Tables of disease signatures and of fold changes that the config names."""
+        diseases = self.config["diseases"]
+        own = [settings["table"] for settings in diseases["fold_changes"].values()]
+        return [*(str(table_path(path)) for path in diseases["tables"]), *own]
 
     def overrides_of(self, atlas: str) -> list[str]:
         """The table of the user's own classes for an atlas, if there is one."""
@@ -246,6 +255,12 @@ def examine_config(
     for key in ("samples", "contrasts"):
         resolved[key] = str(folder / resolved[key])
     resolved["programs"] = [str(_shipped_or_own(path, folder)) for path in resolved["programs"]]
+    diseases = resolved["diseases"]
+    diseases["tables"] = [str(_shipped_or_own(path, folder)) for path in diseases["tables"]]
+    diseases["fold_changes"] = {
+        signature: {**settings, "table": str(folder / settings["table"])}
+        for signature, settings in diseases["fold_changes"].items()
+    }
     resolved["annotation"]["markers"] = str(_shipped_or_own(resolved["annotation"]["markers"], folder))
     overrides = resolved["annotation"]["overrides"]
     resolved["annotation"]["overrides"] = {atlas: str(folder / path) for atlas, path in overrides.items()}

@@ -20,7 +20,7 @@ from immunomod.preflight.coverage import COLUMNS, examine_coverage
 from immunomod.preflight.designs import Designs, examine_designs
 from immunomod.preflight.libraries import Libraries, Library, client_for, examine_libraries, guesses
 from immunomod.preflight.resources import Needs, estimate
-from immunomod.preflight.tables import examine_markers, examine_programs
+from immunomod.preflight.tables import examine_diseases, examine_markers, examine_programs
 from immunomod.sample.demultiplex.names import sheet_donors
 from immunomod.settings import Run, examine_run, read_config
 
@@ -119,6 +119,7 @@ def check_study(
     programs, faults = examine_programs(examined.config["programs"])
     problems += faults
     annotation = examined.config["annotation"]
+    problems += examine_diseases(examined.config["diseases"], programs)
     problems += examine_markers(annotation["markers"], annotation["overrides"].values())
     run = examined.run
     if run is None or run.samples.empty:
