@@ -82,6 +82,49 @@ def test_single_cultures_leave_the_variance_unknown():
     assert np.isfinite(fit.response).all()
 
 
+def crossed(seed=0, partner_sd=1.0, partners=3, lines=5, spread=0.0) -> pd.DataFrame:
+    """Every MSC donor with every immune donor, and once alone; immune donors differ in what they do to all MSC."""
+    rng = np.random.default_rng(seed)
+    shift = rng.normal(0, partner_sd, partners)
+    rows = []
+    for number in range(lines):
+        for program in PROGRAMS:
+            alone = rng.normal(0, 0.2)
+            rows.append((f"M{number}", f"alone{number}", f"M{number}", "reference", program, alone, 0.0))
+            for one in range(partners):
+                score = spread * number + shift[one] + rng.normal(0, 0.2)
+                rows.append((f"M{number}", f"co{number}{one}", f"D{one}", "test", program, score, 0.0))
+    return pd.DataFrame(rows, columns=["msc_donor", "sample", "donor", "arm", "program", "score", "common_se"])
+
+
+def test_differences_are_cleared_of_shared_immune_donors():
+    scores = crossed()
+    fit = donor_responses(scores)
+    own = scores[(scores["program"] == "a") & (scores["arm"] == "test")]
+    table = own.pivot(index="msc_donor", columns="donor", values="score").to_numpy()
+    left = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0, keepdims=True) + table.mean()
+    assert fit.residual_df == 10 and 8 <= fit.difference_df <= 12
+    assert fit.difference_variance[0] >= (left**2).sum() / 8 - 1e-12
+    assert 2 * fit.difference_variance[0] < fit.variance[0]
+    short = scores[scores["sample"] != "co00"]
+    assert (donor_responses(short).difference_variance == donor_responses(short).variance).all()
+
+
+def test_crossed_designs_tell_more_donors_apart_and_still_hold_the_true_rank():
+    truth, held, wide, narrow = np.arange(5) * 0.5, [], 0, 0
+    for seed in range(150):
+        fit = donor_responses(crossed(seed=seed, spread=0.5))
+        values = fit.response[:, 0]
+        plain = rank_intervals(values, fit.variance[0] * fit.unscaled, fit.df, n_draws=500, seed=seed)
+        cleared = rank_intervals(
+            values, fit.difference_variance[0] * fit.unscaled, fit.difference_df, n_draws=500, seed=seed
+        )  # fmt: skip
+        held.append((cleared.low <= rank_of(truth)) & (cleared.high >= rank_of(truth)))
+        wide, narrow = wide + (plain.high - plain.low).sum(), narrow + (cleared.high - cleared.low).sum()
+    assert np.mean(held, axis=0).min() >= 0.93
+    assert narrow < 0.75 * wide
+
+
 def test_ranks_of_two_donors_follow_the_t_test():
     variances = np.array([0.04, 0.09])
     limit = stats.t.ppf(0.975, 5) * np.sqrt(0.13)

@@ -231,7 +231,8 @@ def _estimates(
     table["ci_low"], table["ci_high"] = response - half, response + half
     table["shrunken"] = shrink(response, own)
     drawn = _seed(seed, *stratum.labels.values(), program)
-    ranks = rank_intervals(direction * response, own, fit.df, confidence, settings.n_draws, drawn)
+    between = fit.difference_variance[column] * fit.unscaled
+    ranks = rank_intervals(direction * response, between, fit.difference_df, confidence, settings.n_draws, drawn)
     table["rank"], table["rank_low"], table["rank_high"] = ranks.rank, ranks.low, ranks.high
     table["status"], table["reason"] = TESTED, ""
     return {str(name): dict(row) for name, row in table.astype(object).iterrows()}

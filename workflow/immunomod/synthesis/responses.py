@@ -5,6 +5,9 @@ its co-cultures and its MSC alone, or the slope along dose or time. Donors share
 that between cultures of one donor in one arm, pooled over donors by degrees of freedom and then moderated over the
 programmes with the restraint of :func:`immunomod.contrast.model.moderated_variance`. Where no donor has a second
 culture there is no such variance: how far a response could be repeated is then unknown.
+
+Where every MSC donor met the same immune donors, what an immune donor changes in all of them alike says nothing about
+their order. Differences between MSC donors then have a variance of their own, from the residuals of donor plus partner.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ class DonorResponses:
         Its degrees of freedom.
     variance, df
         The same, moderated over the programmes.
+    difference_variance, difference_df
+        The same for comparisons between donors: where all met the same immune donors, cleared of these.
     common
         Per programme: variance of every donor's response from errors that all cultures share.
     one_culture
@@ -62,6 +67,8 @@ class DonorResponses:
     residual_df: int
     variance: Floats
     df: float
+    difference_variance: Floats
+    difference_df: float
     common: Floats
     one_culture: float
     is_trend: bool
@@ -102,6 +109,10 @@ def donor_responses(scores: pd.DataFrame) -> DonorResponses:
         n_reference.append(int((at[rows] == low).sum()))
     residual = squares / residual_df if residual_df else np.full(y.shape[1], np.nan)
     variance, df = moderated_variance(residual, residual_df) if residual_df else (residual, 0.0)
+    difference = (np.asarray(variance), df)
+    chosen = cultures["msc_donor"].isin(donors).to_numpy()
+    if residual_df and not is_trend:
+        difference = _cleared_of_partners(cultures[chosen], y[chosen]) or difference
     common = scores.groupby("program")["common_se"].first().reindex(wide.columns).to_numpy(dtype=np.float64) ** 2
     return DonorResponses(
         donors=donors,
@@ -114,7 +125,34 @@ def donor_responses(scores: pd.DataFrame) -> DonorResponses:
         residual_df=residual_df,
         variance=np.asarray(variance),
         df=df,
+        difference_variance=difference[0],
+        difference_df=difference[1],
         common=np.nan_to_num(common),
         one_culture=(float(np.mean(unscaled)) if unscaled else np.nan) if is_trend else 2.0,
         is_trend=is_trend,
     )
+
+
+def _cleared_of_partners(cultures: pd.DataFrame, y: Floats) -> tuple[Floats, float] | None:
+    """Moderated variance between cultures without what immune donors change in all MSC donors alike, and its df.
+
+    None unless every MSC donor was co-cultured equally often with each of two or more immune donors: only then do the
+    immune donors drop out of every difference between donors' means.
+    """
+    in_test = (cultures["arm"] == TEST).to_numpy()
+    grid = cultures[in_test].value_counts(["msc_donor", "donor"]).unstack("donor")
+    n_donors, n_partners = grid.shape
+    if n_donors < 2 or n_partners < 2 or grid.isna().any(axis=None) or grid.to_numpy().min() < grid.to_numpy().max():
+        return None
+    squares, df = np.zeros(y.shape[1]), 0
+    for rows, groupings in ((in_test, ("msc_donor", "donor")), (~in_test, ("msc_donor",))):
+        scores = pd.DataFrame(y[rows])
+        error = scores + (len(groupings) - 1) * scores.mean()
+        n_terms = 1
+        for name in groupings:
+            labels = cultures.loc[rows, name].to_numpy()
+            error = error - scores.groupby(labels).transform("mean")
+            n_terms += len(set(labels)) - 1
+        squares += (error**2).sum(axis=0).to_numpy()
+        df += int(rows.sum()) - n_terms
+    return moderated_variance(squares / df, df) if df > 0 else None
