@@ -69,6 +69,7 @@ CONTESTANTS ?=
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/calibration.py $(if $(wildcard $(KANG)),--kang $(KANG))
 	$(BIN)/python benchmarks/demo_recovery.py
+	$(BIN)/python benchmarks/potency.py
 	$(BIN)/python benchmarks/doublets.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/demultiplexing.py

@@ -17,7 +17,7 @@ def test_the_demo_plans_every_floor(repository, tmp_path):
     plan = snakemake(tmp_path, repository / DEMO, "--dry-run").check().printed
     for rule in ("acquire_sample", "read_counts", "filter_cells", "build_atlas", "sum_pseudobulks"):
         assert f"rule {rule}:" in plan
-    for rule in ("test_contrast", "pool_effects", "build_report"):
+    for rule in ("test_contrast", "test_diseases", "pool_effects", "rank_potency", "build_report"):
         assert f"rule {rule}:" in plan
     assert plan.count("rule read_counts:") == 12
 
@@ -30,6 +30,8 @@ def test_every_table_of_the_contract_is_a_target(repository, tmp_path):
     for table in ("composition", "program_scores", "design", "program_effects", "clusters", "clustering", "genes"):
         assert re.search(rf"/{table}(\.tsv)?\b", targets), table
         assert re.search(rf"/{table}(\.tsv)?\b", report), table
+    for table in ("disease", "potency", "suppression", "variance"):
+        assert re.search(rf"/{table}\.tsv\b", targets), table
 
 
 def test_results_follow_the_path_variable(repository, tmp_path):

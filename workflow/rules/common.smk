@@ -28,6 +28,7 @@ SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
 ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
 CONTRAST_TABLES = ["program_effects", "program_scores", "program_genes", "composition", "design"]
+POTENCY_TABLES = ["potency", "suppression", "variance"]
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 

@@ -54,6 +54,7 @@ rule test_contrast:
         ),
         design="<results>/contrasts/{contrast}/design.tsv",
         program_scores="<results>/contrasts/{contrast}/program_scores.tsv",
+        msc_scores="<results>/contrasts/{contrast}/msc_scores.tsv",
         program_genes="<results>/contrasts/{contrast}/program_genes.tsv",
         genes=directory("<results>/contrasts/{contrast}/genes"),
     log:
@@ -72,3 +73,35 @@ rule test_contrast:
         seed=RUN.config["seed"],
     script:
         "../scripts/test_contrast.py"
+
+
+rule test_diseases:
+    input:
+        pseudobulks=lambda wildcards: collect(
+            "<results>/pseudobulk/{dataset}.h5ad", dataset=RUN.datasets_of_contrast(wildcards.contrast)
+        ),
+        tables=RUN.disease_tables,
+    output:
+        disease=report(
+            "<results>/contrasts/{contrast}/disease.tsv",
+            caption="../report/disease.rst",
+            category="Effects",
+            labels={"table": "disease signatures", "contrast": "{contrast}"},
+        ),
+    log:
+        "<logs>/test_diseases/{contrast}.log",
+    benchmark:
+        "<benchmarks>/test_diseases/{contrast}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        row=lambda wildcards: RUN.contrast_row(wildcards.contrast),
+        programs=RUN.config["programs"],
+        diseases=RUN.config["diseases"],
+        contrast=RUN.config["contrast"],
+        seed=RUN.config["seed"],
+    script:
+        "../scripts/test_diseases.py"

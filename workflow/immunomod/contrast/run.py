@@ -30,6 +30,8 @@ class ContrastResult:
         ``composition.tsv``; one row per data set and cell class on what was compared, or why nothing was.
     program_scores, program_genes
         Replicate-level scores (for the heat map), and the log2 change of every gene of every programme.
+    msc_scores
+        Scores of single libraries of MSC, for how far an MSC donor's cultures agree.
     """
 
     program_effects: pd.DataFrame
@@ -38,6 +40,7 @@ class ContrastResult:
     design: pd.DataFrame
     program_scores: pd.DataFrame
     program_genes: pd.DataFrame
+    msc_scores: pd.DataFrame
 
 
 def run_contrast(
@@ -74,4 +77,5 @@ def run_contrast(
         design=effects.design,
         program_scores=effects.scores,
         program_genes=effects.genes,
+        msc_scores=effects.msc_scores,
     )

@@ -1,4 +1,4 @@
-"""The tables behind the sheets: gene programmes and cell markers, a lab's own among them."""
+"""The tables behind the sheets: gene programmes, cell markers and disease signatures, a lab's own among them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from immunomod.atlas.markers import load_markers
 from immunomod.atlas.overrides import read_overrides
 from immunomod.atlas.settings import AnnotationSettings
 from immunomod.atlas.witnesses import faults
+from immunomod.diseases import load_diseases, table_path
 from immunomod.errors import Problem, UserError, split_fix
 from immunomod.programs import ProgramSet, load_programs
 from immunomod.tables import examine_table
@@ -52,6 +53,23 @@ def examine_markers(folder: str, annotation: Mapping[str, Any]) -> list[Problem]
     settings = AnnotationSettings.from_config(annotation)
     problems += [placed(str(fault), folder) for fault in faults(settings, markers, Path(folder))]
     return problems
+
+
+def examine_diseases(diseases: Mapping[str, Any], programs: ProgramSet | None) -> list[Problem]:
+    """What is wrong with the tables of disease signatures and of fold changes; ``diseases``: the config's section."""
+    problems: list[Problem] = []
+    for table in diseases["tables"]:
+        unique = ("disease", "signature", "program", "gene_human", "gene_mouse")
+        problems += examine_table(table_path(table), "diseases", unique).problems
+    for settings in diseases["fold_changes"].values():
+        problems += examine_table(settings["table"], "fold_changes", ("gene",)).problems
+    if problems or programs is None:
+        return problems
+    try:
+        load_diseases(diseases["tables"], programs, diseases["fold_changes"])
+    except UserError as error:
+        return [placed(str(error), str(next(iter(diseases["tables"]), "diseases")))]
+    return []
 
 
 def placed(text: str, file: str) -> Problem:
