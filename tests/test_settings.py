@@ -212,6 +212,7 @@ def test_the_documented_defaults_are_the_real_ones(study, repository):
     shown = ("parallel_downloads", "requests_per_s", "attempts", "timeout_s")
     real |= {f"geo.{key}": getattr(TransferSettings(), key) for key in shown}
     shipped = {"programs": ["shipped:programs"], "annotation.markers": "shipped:markers"}
+    shipped["interactions"] = "shipped:interactions"
     assert documented == real | shipped
 
 

@@ -25,6 +25,8 @@ from immunomod.acquire.plan import SheetRow, is_local, local_files, sheet_rows, 
 from immunomod.atlas.settings import EVERY_ATLAS, AnnotationSettings, AtlasSettings
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import Problem, StudyError, UserError
+from immunomod.genes import ORGANISMS
+from immunomod.interactions import table_of
 from immunomod.sample.demultiplex.names import without_donors
 from immunomod.sample.readers.counts import ReadingSettings
 from immunomod.sample.settings import SECTIONS, SHEET_LIMITS, SampleSettings
@@ -76,6 +78,10 @@ class Run:
     def organisms(self) -> dict[str, str]:
         """Organism of each data set."""
         return dict(zip(self.samples["dataset"], self.samples["organism"], strict=True))
+
+    def organisms_of(self, datasets: Sequence[str]) -> list[str]:
+        """The organisms of some data sets, by name."""
+        return sorted({self.organisms[dataset] for dataset in datasets} & set(ORGANISMS))
 
     def atlas_of(self, dataset: str) -> str:
         """The atlas that holds a data set."""
@@ -146,11 +152,12 @@ class Run:
 
     @cached_property
     def tables(self) -> list[str]:
-        """Tables of programmes and markers that the config names."""
+        """Tables of programmes, markers and ligand-receptor pairs that the config names."""
         folders = [Path(folder) for folder in self.config["programs"]]
         paths = [folder / name for folder in folders for name in ("programs.tsv", "programs_meta.tsv")]
         markers = Path(self.config["annotation"]["markers"])
-        return [str(path) for path in (*paths, markers / "cell_classes.tsv", markers / "markers.tsv")]
+        pairs = [table_of(self.config["interactions"], organism) for organism in self.organisms_of(self.datasets)]
+        return [str(path) for path in (*paths, markers / "cell_classes.tsv", markers / "markers.tsv", *pairs)]
 
     def overrides_of(self, atlas: str) -> list[str]:
         """The table of the user's own classes for an atlas, if there is one."""
@@ -235,6 +242,7 @@ def examine_config(
     for key in ("samples", "contrasts"):
         resolved[key] = str(folder / resolved[key])
     resolved["programs"] = [str(_shipped_or_own(path, folder)) for path in resolved["programs"]]
+    resolved["interactions"] = str(_shipped_or_own(resolved["interactions"], folder))
     resolved["annotation"]["markers"] = str(_shipped_or_own(resolved["annotation"]["markers"], folder))
     overrides = resolved["annotation"]["overrides"]
     resolved["annotation"]["overrides"] = {atlas: str(folder / path) for atlas, path in overrides.items()}

@@ -27,7 +27,7 @@ workflow.register_resource("door", DOOR)
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
 ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
-CONTRAST_TABLES = ["program_effects", "program_scores", "program_genes", "composition", "design"]
+CONTRAST_TABLES = ["program_effects", "program_scores", "program_genes", "composition", "communication", "design"]
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 

@@ -1,4 +1,4 @@
-"""The tables behind the sheets: gene programmes and cell markers, a lab's own among them."""
+"""The tables behind the sheets: gene programmes, cell markers and ligand-receptor pairs, a lab's own among them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from immunomod.atlas.markers import load_markers
 from immunomod.atlas.overrides import read_overrides
 from immunomod.errors import Problem, UserError, split_fix
+from immunomod.interactions import table_of
 from immunomod.programs import ProgramSet, load_programs
 from immunomod.tables import examine_table
 
@@ -46,6 +47,12 @@ def examine_markers(folder: str, overrides: Iterable[str] = ()) -> list[Problem]
         except UserError as error:
             problems.append(placed(str(error), path))
     return problems
+
+
+def examine_interactions(folder: str, organisms: Iterable[str]) -> list[Problem]:
+    """What is wrong with the ligand-receptor pairs of the organisms that the study has."""
+    tables = [examine_table(table_of(folder, organism), "interactions") for organism in organisms]
+    return [problem for table in tables for problem in table.problems]
 
 
 def placed(text: str, file: str) -> Problem:
