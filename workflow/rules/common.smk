@@ -27,7 +27,8 @@ workflow.register_resource("door", DOOR)
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
 ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
-CONTRAST_TABLES = ["program_effects", "program_scores", "program_genes", "composition", "communication", "design"]
+PROGRAM_TABLES = ["program_effects", "program_scores", "program_genes", "program_enrichment"]
+CONTRAST_TABLES = [*PROGRAM_TABLES, "composition", "communication", "design"]
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 

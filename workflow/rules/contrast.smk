@@ -55,6 +55,7 @@ rule test_contrast:
         design="<results>/contrasts/{contrast}/design.tsv",
         program_scores="<results>/contrasts/{contrast}/program_scores.tsv",
         program_genes="<results>/contrasts/{contrast}/program_genes.tsv",
+        program_enrichment="<results>/contrasts/{contrast}/program_enrichment.tsv",
         genes=directory("<results>/contrasts/{contrast}/genes"),
     log:
         "<logs>/test_contrast/{contrast}.log",

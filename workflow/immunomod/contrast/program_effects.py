@@ -30,6 +30,8 @@ from immunomod.contrast.model import (
     sign_flip_p,
 )
 from immunomod.contrast.normalise import Floats
+from immunomod.contrast.program_enrichment import COLUMNS as ENRICHMENT_COLUMNS
+from immunomod.contrast.program_enrichment import program_enrichment
 from immunomod.contrast.scores import Expression, measure_expression, programme_weights
 from immunomod.contrast.settings import ContrastSettings
 
@@ -63,9 +65,13 @@ class Programmes(Protocol):
 
 @dataclass(frozen=True)
 class ProgramEffects:
-    """Tables of one contrast: ``effects``, replicate-level ``scores``, per-gene ``genes`` and the ``design``s."""
+    """Tables of one contrast.
+
+    ``effects``, ``enrichment`` over other genes, replicate-level ``scores``, per-gene ``genes`` and the ``design``s.
+    """
 
     effects: pd.DataFrame
+    enrichment: pd.DataFrame
     scores: pd.DataFrame
     genes: pd.DataFrame
     design: pd.DataFrame
@@ -106,9 +112,9 @@ def program_effects(
 
     Notes
     -----
-    ``fdr`` is by Benjamini and Hochberg over the tested rows of one data set and one role: the readouts of a contrast
-    are one family, over all cell classes; confounders, quality controls, capacity and exploratory programmes are
-    families of their own, so that they neither dilute nor borrow from the readouts.
+    ``fdr``, of effects and of enrichment, is by Benjamini and Hochberg over the tested rows of one data set and one
+    role: the readouts of a contrast are one family, over all cell classes; confounders, quality controls, capacity and
+    exploratory programmes are families of their own, so that they neither dilute nor borrow from the readouts.
     """
     parts: list[ProgramEffects] = []
     for dataset in contrast.datasets:
@@ -125,9 +131,11 @@ def program_effects(
             labels = {"contrast": contrast.name, "dataset": dataset, "cell_class": cell_class}
             parts.append(_stratum(labels, design, stratum, meta.loc[chosen], weights[chosen], settings, key))
     effects = _concat([part.effects for part in parts], COLUMNS)
-    effects["fdr"] = _fdr(effects)
+    enrichment = _concat([part.enrichment for part in parts], ENRICHMENT_COLUMNS)
+    effects["fdr"], enrichment["fdr"] = _fdr(effects), _fdr(enrichment)
     return ProgramEffects(
         effects=effects,
+        enrichment=enrichment,
         scores=_concat([part.scores for part in parts], SCORE_COLUMNS),
         genes=_concat([part.genes for part in parts], GENE_COLUMNS),
         design=_concat([part.design for part in parts], DESIGN_COLUMNS),
@@ -179,7 +187,8 @@ def _stratum(
     table["agrees"], table["status"], table["reason"] = "", design.status, design.reason
     if not design.has_estimate or table.empty:
         empty = pd.DataFrame()
-        return ProgramEffects(effects=table, scores=empty, genes=empty, design=described)
+        enrichment = program_enrichment(table, design, None, empty, stratum.var_names)
+        return ProgramEffects(effects=table, enrichment=enrichment, scores=empty, genes=empty, design=described)
 
     counts = np.asarray((design.membership @ stratum.X).todense(), dtype=np.float64)
     arms = design.units["arm"].to_numpy()
@@ -203,6 +212,7 @@ def _stratum(
         table["effect_raw"] = _raw_effect(design, counts, arms, weights, stratum.var_names, settings, table)
     return ProgramEffects(
         effects=table,
+        enrichment=program_enrichment(table, design, expression, scored, stratum.var_names),
         scores=_score_table(labels, design, scores, list(scored.columns)),
         genes=_gene_table(labels, weights, stratum.var_names, gene_fit, expression),
         design=described,
