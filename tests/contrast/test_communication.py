@@ -17,9 +17,8 @@ from immunomod.contrast.communication import (
 from immunomod.contrast.design import Contrast
 from immunomod.contrast.genes import gene_effects
 from immunomod.contrast.settings import ContrastSettings
-from immunomod.errors import StudyError
 from immunomod.files import read_tsv, write_tsv
-from immunomod.interactions import load_interactions, subunits
+from immunomod.interactions import load_interactions
 
 ROW = {
     **{"contrast": "q", "dataset": "ds", "variable": "condition", "test": "co"},
@@ -396,33 +395,6 @@ def test_licensing_is_found_with_the_shipped_pairs():
     steady = row_of(table, "IFNG", "IFNGR1_IFNGR2", "T", "MSC")
     assert steady["status"] == "tested" and steady["fdr"] > 0.05
     assert table.groupby(["source", "target"])["n_pairs"].sum().eq(4620).all()
-
-
-def test_shipped_pairs():
-    pairs = load_interactions()
-    assert len(pairs["human"]) == 4620 and len(pairs["mouse"]) == 3988  # two mouse rows are one under current symbols
-    for organism, known in (
-        ("human", [("CXCL10", "CXCR3"), ("CD274", "PDCD1"), ("IFNG", "IFNGR1_IFNGR2"), ("HGF", "MET")]),
-        ("mouse", [("Cxcl10", "Cxcr3"), ("Cd274", "Pdcd1"), ("Ifng", "Ifngr1_Ifngr2"), ("Hgf", "Met")]),
-    ):
-        table = pairs[organism]
-        assert not table.duplicated().any()
-        assert set(known) <= set(table.itertuples(index=False, name=None))
-        assert all(subunits(name) == sorted(set(subunits(name))) for name in table["receptor"])
-    assert "TDGF1" not in set(pairs["human"]["ligand"])  # CRIPTO today
-
-
-def test_pairs_of_ones_own(tmp_path):
-    (tmp_path / "human.tsv").write_text("ligand\treceptor\nIL8\tCXCR2_CXCR1\nCXCL8\tCXCR1_CXCR2\n")
-    own = load_interactions(tmp_path, ["human"])["human"]
-    assert own.to_dict("records") == [{"ligand": "CXCL8", "receptor": "CXCR1_CXCR2"}]
-    with pytest.raises(StudyError, match=r"mouse\.tsv"):
-        load_interactions(tmp_path)
-    (tmp_path / "human.tsv").write_text("ligand\treceptor\nIL8\t\n")
-    with pytest.raises(StudyError, match="row 2"):
-        load_interactions(tmp_path, ["human"])
-    with pytest.raises(ValueError, match="rat"):
-        load_interactions(tmp_path, ["rat"])
 
 
 def test_mouse_pairs_are_used_for_mouse():
