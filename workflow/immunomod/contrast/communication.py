@@ -11,7 +11,16 @@ receptor: the score by mass action that most methods use (Dimitrov et al. 2022, 
 liana joins gene statistics to pairs. The sides share donors and cultures, and their errors correlate by an amount that
 three or four donors cannot tell. So its standard error is ``(se_ligand + se_receptor) / 2``, the largest that any
 correlation gives (Cauchy-Schwarz); the usual root of squares presumes independence. Between independent sides the price
-is a standard error up to 1.4 times too large.
+is a standard error up to 1.4 times too large. Rejected at a nominal 5%, 300 pairs in each of 6 studies of 4 donors in
+which nothing changes on average and donors' responses (SD 0.5 log2) correlate between the sides:
+
+===========  =====================  ===============  ========  ============================
+correlation  mean of the errors     root of squares  p_both    one side's gene table alone
+===========  =====================  ===============  ========  ============================
+0            0.9%                   5%               0.2%      6%
+0.5          3%                     13%              1.3%      6%
+1            6%                     18%              5%        6%
+===========  =====================  ===============  ========  ============================
 
 *Two nulls.* ``p_value`` (normal, as the gene tables' Wald tests are) asks whether the *product* changes. It is the one
 that the question needs: licensing raises CXCL10 in MSC a thousandfold while CXCR3 on T cells stays, and that is a
