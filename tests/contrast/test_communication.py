@@ -251,6 +251,9 @@ def test_leakage_suspects_are_marked_on_either_side(result):
     row = row_of(table, "g000", "g050")
     assert row["ligand_ambient_suspect"] is True and pd.isna(row["receptor_ambient_suspect"])
     assert row["effect"] < 0.5 and row["fdr"] > 0.05
+    # expression is that of a class's own molecules
+    everything = row_of(result, "g000", "g050")["ligand_cpm_test"]
+    assert row["ligand_cpm_test"] == pytest.approx(everything * (1 - explained), rel=0.1)
     pairs = pd.DataFrame([("g050", "g000")], columns=["ligand", "receptor"])
     row = row_of(
         run(with_leakage(study(classes=("MSC", "T")), "MSC", "g000", explained), pairs), "g050", "g000", "T", "MSC"
@@ -297,6 +300,18 @@ def test_without_replicates_there_are_changes_and_no_p_values():
     assert pairs["reason"].str.contains("cells are not replicates").all()
     assert row_of(table, "g000", "g050")["ligand_log2_fold_change"] == pytest.approx(3, abs=1)
     assert table.groupby(["source", "target"])["n_pairs"].sum().eq(len(PAIRS)).all()
+
+
+def test_a_trend_over_two_values_is_their_contrast():
+    data = study(classes=("MSC", "T"))
+    data.obs["dose"] = np.where(data.obs["condition"] == "co", "1", "0")
+    trend = run(data, variable="dose", test="", reference="")
+    arms = run(data)
+    order = ["source", "ligand", "receptor"]
+    trend, arms = (table.sort_values(order, ignore_index=True) for table in (trend, arms))
+    np.testing.assert_allclose(trend["effect"], arms["effect"], atol=1e-3)
+    np.testing.assert_allclose(trend["ligand_cpm_test"], arms["ligand_cpm_test"])
+    assert (trend["status"] == arms["status"]).all()
 
 
 def test_the_limit_of_expression_is_a_setting():

@@ -50,13 +50,14 @@ def program_enrichment(
     """
     table = effects.reindex(columns=COLUMNS)
     table[["df", "p_value"]] = np.nan
+    table["genes_outside"] = table["genes_outside"].astype("Int64")
     table["agrees"] = ""
     if expression is None or design.status != "tested" or scored.empty:
         return table
     tests, n_detected = _test(design, expression, scored, genes)
     rows = table.index[table["program"].isin(scored.columns) & (table["status"] == "tested")]
     at = scored.columns.get_indexer(table.loc[rows, "program"])
-    table.loc[rows, "genes_outside"] = n_detected - tests.n_genes[at]
+    table.loc[rows, "genes_outside"] = n_detected - tests.n_genes[at].astype(np.int64)
     table.loc[rows, "inter_gene_correlation"] = tests.correlation[at]
     table.loc[rows, "statistic"], table.loc[rows, "p_value"] = tests.statistic[at], tests.p_value[at]
     table.loc[rows, "df"] = tests.df
