@@ -1,8 +1,8 @@
 """What the ligand-receptor table and CAMERA say of simulated studies with known truth, with and without leakage.
 
-Run from the repository: ``python benchmarks/communication.py [--studies N] [--seed S]``; about 20 seconds
-per study on one core, most of them for the gene tables. Writes ``benchmarks/results/communication.tsv``, one row per kind of study,
-leakage, correction and measure.
+Run from the repository: ``python benchmarks/communication.py [--studies N] [--seed S]``; about 20 seconds a study
+on one core, most of them for the gene tables. Writes ``benchmarks/results/communication.tsv``, one row per kind of
+study, leakage, correction and measure.
 
 *Leakage only*: the arms differ by nothing but partner RNA; no pair and no programme may be called.
 *Planted*: the demo's effects. The true change of a pair is the mean of the population's log2 changes of the two genes
