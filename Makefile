@@ -76,6 +76,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/markers.py
 	$(BIN)/python benchmarks/leakage.py
 	$(BIN)/python benchmarks/leakage.py --studies 20 --classes own
+	$(BIN)/python benchmarks/communication.py
 	$(BIN)/python benchmarks/sample_floor.py
 	$(BIN)/python benchmarks/sample_floor_speed.py
 	$(BIN)/python benchmarks/atlas/run.py --cells $(ATLAS_CELLS) $(if $(CONTESTANTS),--python $(CONTESTANTS),--tools immunomod)

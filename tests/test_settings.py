@@ -216,6 +216,7 @@ def test_the_documented_defaults_are_the_real_ones(study, repository):
     shipped = {
         "programs": ["shipped:programs"],
         "diseases.tables": ["shipped:diseases"],
+        "interactions": "shipped:interactions",
         "annotation.markers": "shipped:markers",
     }
     assert documented == real | shipped

@@ -26,6 +26,8 @@ from immunomod.atlas.settings import EVERY_ATLAS, AnnotationSettings, AtlasSetti
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.diseases import table_path
 from immunomod.errors import Problem, StudyError, UserError
+from immunomod.genes import ORGANISMS
+from immunomod.interactions import table_of
 from immunomod.sample.demultiplex.names import without_donors
 from immunomod.sample.readers.counts import ReadingSettings
 from immunomod.sample.settings import SECTIONS, SHEET_LIMITS, SampleSettings
@@ -80,6 +82,10 @@ class Run:
     def organisms(self) -> dict[str, str]:
         """Organism of each data set."""
         return dict(zip(self.samples["dataset"], self.samples["organism"], strict=True))
+
+    def organisms_of(self, datasets: Sequence[str]) -> list[str]:
+        """The organisms of some data sets, by name."""
+        return sorted({self.organisms[dataset] for dataset in datasets} & set(ORGANISMS))
 
     def atlas_of(self, dataset: str) -> str:
         """The atlas that holds a data set."""
@@ -158,11 +164,12 @@ class Run:
 
     @cached_property
     def tables(self) -> list[str]:
-        """Tables of programmes, markers and disease signatures that the config names."""
+        """Tables of programmes, markers, disease signatures and ligand-receptor pairs that the config names."""
         folders = [Path(folder) for folder in self.config["programs"]]
         paths = [folder / name for folder in folders for name in ("programs.tsv", "programs_meta.tsv")]
         markers = Path(self.config["annotation"]["markers"])
-        own = (*paths, markers / "cell_classes.tsv", markers / "markers.tsv")
+        pairs = [table_of(self.config["interactions"], organism) for organism in self.organisms_of(self.datasets)]
+        own = (*paths, markers / "cell_classes.tsv", markers / "markers.tsv", *pairs)
         return [*map(str, own), *self.disease_tables]
 
     @cached_property
@@ -268,6 +275,7 @@ def examine_config(
         signature: {**settings, "table": str(folder / settings["table"])}
         for signature, settings in diseases["fold_changes"].items()
     }
+    resolved["interactions"] = str(_shipped_or_own(resolved["interactions"], folder))
     resolved["annotation"]["markers"] = str(_shipped_or_own(resolved["annotation"]["markers"], folder))
     overrides = resolved["annotation"]["overrides"]
     interpreter = resolved["atlas"]["scvi_python"]

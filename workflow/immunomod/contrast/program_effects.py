@@ -30,6 +30,8 @@ from immunomod.contrast.model import (
     sign_flip_p,
 )
 from immunomod.contrast.normalise import Floats
+from immunomod.contrast.program_enrichment import COLUMNS as ENRICHMENT_COLUMNS
+from immunomod.contrast.program_enrichment import program_enrichment
 from immunomod.contrast.scores import Expression, measure_expression, programme_weights
 from immunomod.contrast.settings import ContrastSettings
 
@@ -63,13 +65,15 @@ class Programmes(Protocol):
 
 @dataclass(frozen=True)
 class ProgramEffects:
-    """Tables of one contrast: ``effects``, replicate-level ``scores``, per-gene ``genes`` and the ``design``s.
+    """Tables of one contrast.
 
+    ``effects``, ``enrichment`` over other genes, replicate-level ``scores``, per-gene ``genes`` and the ``design``s.
     ``scores`` has one row per unit of the model, with the ``block`` that pairs it; ``msc_scores`` has, for classes of
     the MSC compartment, one row per library and donor, before libraries of the same MSC donor are added up.
     """
 
     effects: pd.DataFrame
+    enrichment: pd.DataFrame
     scores: pd.DataFrame
     msc_scores: pd.DataFrame
     genes: pd.DataFrame
@@ -111,9 +115,9 @@ def program_effects(
 
     Notes
     -----
-    ``fdr`` is by Benjamini and Hochberg over the tested rows of one data set and one role: the readouts of a contrast
-    are one family, over all cell classes; confounders, quality controls, capacity and exploratory programmes are
-    families of their own, so that they neither dilute nor borrow from the readouts.
+    ``fdr``, of effects and of enrichment, is by Benjamini and Hochberg over the tested rows of one data set and one
+    role: the readouts of a contrast are one family, over all cell classes; confounders, quality controls, capacity and
+    exploratory programmes are families of their own, so that they neither dilute nor borrow from the readouts.
     """
     parts: list[ProgramEffects] = []
     for dataset in contrast.datasets:
@@ -130,9 +134,11 @@ def program_effects(
             labels = {"contrast": contrast.name, "dataset": dataset, "cell_class": cell_class}
             parts.append(_stratum(labels, design, stratum, meta.loc[chosen], weights[chosen], settings, key))
     effects = _concat([part.effects for part in parts], COLUMNS)
-    effects["fdr"] = _fdr(effects)
+    enrichment = _concat([part.enrichment for part in parts], ENRICHMENT_COLUMNS)
+    effects["fdr"], enrichment["fdr"] = _fdr(effects), _fdr(enrichment)
     return ProgramEffects(
         effects=effects,
+        enrichment=enrichment,
         scores=_concat([part.scores for part in parts], SCORE_COLUMNS),
         msc_scores=_concat([part.msc_scores for part in parts], SCORE_COLUMNS),
         genes=_concat([part.genes for part in parts], GENE_COLUMNS),
@@ -185,7 +191,10 @@ def _stratum(
     table["agrees"], table["status"], table["reason"] = "", design.status, design.reason
     if not design.has_estimate or table.empty:
         empty = pd.DataFrame()
-        return ProgramEffects(effects=table, scores=empty, msc_scores=empty, genes=empty, design=described)
+        enrichment = program_enrichment(table, design, None, empty, stratum.var_names)
+        return ProgramEffects(
+            effects=table, enrichment=enrichment, scores=empty, msc_scores=empty, genes=empty, design=described
+        )
 
     counts = np.asarray((design.membership @ stratum.X).todense(), dtype=np.float64)
     arms = design.units["arm"].to_numpy()
@@ -209,6 +218,7 @@ def _stratum(
         table["effect_raw"] = _raw_effect(design, counts, arms, weights, stratum.var_names, settings, table)
     return ProgramEffects(
         effects=table,
+        enrichment=program_enrichment(table, design, expression, scored, stratum.var_names),
         scores=_score_table(labels, design.units, scores, scored.columns, common),
         msc_scores=_msc_scores(labels, design, stratum, scored, common, settings),
         genes=_gene_table(labels, weights, stratum.var_names, gene_fit, expression),

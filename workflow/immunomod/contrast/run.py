@@ -21,8 +21,8 @@ class ContrastResult:
 
     Attributes
     ----------
-    program_effects
-        ``program_effects.tsv``.
+    program_effects, program_enrichment
+        ``program_effects.tsv`` and ``program_enrichment.tsv``: the same rows, by two tests.
     genes
         Cell class -> ``genes/<cell_class>.tsv.gz``; every class of the data sets has a table, empty where no model
         could be fitted.
@@ -35,6 +35,7 @@ class ContrastResult:
     """
 
     program_effects: pd.DataFrame
+    program_enrichment: pd.DataFrame
     genes: dict[str, pd.DataFrame]
     composition: pd.DataFrame
     design: pd.DataFrame
@@ -72,6 +73,7 @@ def run_contrast(
     effects = program_effects(contrast, pseudobulks, programs, settings, seed)
     return ContrastResult(
         program_effects=effects.effects,
+        program_enrichment=effects.enrichment,
         genes=gene_effects(contrast, pseudobulks, settings),
         composition=composition_effects(contrast, pseudobulks, settings),
         design=effects.design,

@@ -20,7 +20,7 @@ from immunomod.preflight.coverage import COLUMNS, examine_coverage
 from immunomod.preflight.designs import Designs, examine_designs
 from immunomod.preflight.libraries import Libraries, Library, client_for, examine_libraries, guesses
 from immunomod.preflight.resources import Needs, estimate
-from immunomod.preflight.tables import examine_diseases, examine_markers, examine_programs
+from immunomod.preflight.tables import examine_diseases, examine_interactions, examine_markers, examine_programs
 from immunomod.sample.demultiplex.names import sheet_donors
 from immunomod.settings import Run, examine_run, read_config
 
@@ -124,6 +124,7 @@ def check_study(
     run = examined.run
     if run is None or run.samples.empty:
         return Findings(tuple(sort_problems(problems)), pd.DataFrame(columns=list(COLUMNS)), "")
+    problems += examine_interactions(examined.config["interactions"], run.organisms_of(run.datasets))
     problems += [*guesses(run), *_lonely_datasets(run), *_idle_suppression(run)]
     client = client_for(_transfer(run, is_patient), is_offline)
     skip = examined.samples.faulty_rows("sample", "dataset", "source", "files", "cells", "hashtags")

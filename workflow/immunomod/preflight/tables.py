@@ -1,9 +1,9 @@
-"""The tables behind the sheets: gene programmes, cell markers and disease signatures, a lab's own among them."""
+"""The tables behind the sheets, a lab's own among them: programmes, markers, disease signatures, interactions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from immunomod.atlas.settings import AnnotationSettings
 from immunomod.atlas.witnesses import faults
 from immunomod.diseases import load_diseases, table_path
 from immunomod.errors import Problem, UserError, split_fix
+from immunomod.interactions import table_of
 from immunomod.programs import ProgramSet, load_programs
 from immunomod.tables import examine_table
 
@@ -70,6 +71,12 @@ def examine_diseases(diseases: Mapping[str, Any], programs: ProgramSet | None) -
     except UserError as error:
         return [placed(str(error), str(next(iter(diseases["tables"]), "diseases")))]
     return []
+
+
+def examine_interactions(folder: str, organisms: Iterable[str]) -> list[Problem]:
+    """What is wrong with the ligand-receptor pairs of the organisms that the study has."""
+    tables = [examine_table(table_of(folder, organism), "interactions") for organism in organisms]
+    return [problem for table in tables for problem in table.problems]
 
 
 def placed(text: str, file: str) -> Problem:
