@@ -23,9 +23,9 @@ class ContrastResult:
     ----------
     program_effects
         ``program_effects.tsv``.
-    genes
+    genes, gene_tests
         Cell class -> ``genes/<cell_class>.tsv.gz``; every class of the data sets has a table, empty where no model
-        could be fitted.
+        could be fitted. ``gene_tests.tsv``: one row per data set and class, with a status and why.
     composition, design
         ``composition.tsv``; one row per data set and cell class on what was compared, or why nothing was.
     program_scores, program_genes
@@ -34,6 +34,7 @@ class ContrastResult:
 
     program_effects: pd.DataFrame
     genes: dict[str, pd.DataFrame]
+    gene_tests: pd.DataFrame
     composition: pd.DataFrame
     design: pd.DataFrame
     program_scores: pd.DataFrame
@@ -67,9 +68,11 @@ def run_contrast(
     """
     contrast = Contrast.from_row(row)
     effects = program_effects(contrast, pseudobulks, programs, settings, seed)
+    genes = gene_effects(contrast, pseudobulks, settings)
     return ContrastResult(
         program_effects=effects.effects,
-        genes=gene_effects(contrast, pseudobulks, settings),
+        genes=genes.tables,
+        gene_tests=genes.strata,
         composition=composition_effects(contrast, pseudobulks, settings),
         design=effects.design,
         program_scores=effects.scores,

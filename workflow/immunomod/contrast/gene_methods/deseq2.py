@@ -1,0 +1,82 @@
+"""DESeq2: negative binomial models of counts, by PyDESeq2."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from immunomod.contrast.gene_methods.method import GeneFit, GeneMethod, GeneTask, NotFittedError
+from immunomod.contrast.gene_methods.shrinkage import LOG2_E
+from immunomod.contrast.normalise import Floats
+
+
+def fit(task: GeneTask) -> GeneFit:
+    """PyDESeq2's dispersions, Wald tests, Cook's filter, independent filtering, and shrinkage of the effect.
+
+    Size factors are effective library sizes (:func:`immunomod.contrast.scores.effective_library`), the same as behind
+    the programme scores: the median of ratios has no gene to stand on when every gene is zero somewhere, which is the
+    rule in small strata.
+    """
+    from pydeseq2.dds import DeseqDataSet
+    from pydeseq2.ds import DeseqStats
+
+    from immunomod.contrast.gene_methods.negative_binomial import AllGenes
+
+    columns = np.column_stack([task.nuisance, task.effect])
+    units = [f"unit{number}" for number in range(len(columns))]
+    terms = [f"term{number}" for number in range(columns.shape[1])]
+    matrix = pd.DataFrame(columns, index=units, columns=terms)
+    # names play no part in the fit; numbers are unique, as symbols need not be
+    counts = pd.DataFrame(
+        np.rint(task.counts).astype(np.int64), index=units, columns=[str(n) for n in range(len(task.genes))]
+    )
+    contrast = np.zeros(len(terms))
+    contrast[-1] = 1.0
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            data = DeseqDataSet(counts=counts, metadata=matrix.copy(), design=matrix, inference=AllGenes(), quiet=True)
+            # deseq2() asks for size factors first, and would take them from medians of ratios
+            data.fit_size_factors = lambda **_: _set_size_factors(data, task.library)
+            data.deseq2()
+            tests = DeseqStats(data, contrast=contrast, inference=AllGenes(), quiet=True)
+            tests.summary()
+            table = tests.results_df.copy()
+            scale = min(float(np.sqrt(tests._fit_prior_var(coeff_idx=len(terms) - 1))), 1.0)
+            tests.lfc_shrink(coeff=terms[-1])
+        except (ValueError, FloatingPointError, np.linalg.LinAlgError, RuntimeError, IndexError) as error:
+            raise NotFittedError(str(error)) from error
+    se = table["lfcSE"].to_numpy(dtype=np.float64)
+    return GeneFit(
+        estimate=table["log2FoldChange"].to_numpy(dtype=np.float64),
+        se=se,
+        df=np.inf,
+        # a gene that is zero everywhere once an outlier is replaced has a standard error of zero, and no test
+        tested=table["pvalue"].notna().to_numpy() & (se > 0),
+        counted=table["padj"].notna().to_numpy(),
+        shrunken=tests.LFC[terms[-1]].to_numpy(dtype=np.float64) * LOG2_E,
+        prior_scale=scale * LOG2_E,
+    )
+
+
+def _set_size_factors(data: AnnData, library: Floats) -> None:
+    """What PyDESeq2's ``fit_size_factors`` stores, for factors proportional to ``library``."""
+    factors = library / np.exp(np.log(library).mean())
+    data.obs["size_factors"] = factors
+    data.layers["normed_counts"] = data.X / factors[:, None]
+    data.var["_normed_means"] = data.layers["normed_counts"].mean(axis=0)
+
+
+METHOD = GeneMethod(
+    name="deseq2",
+    citation="Love, Huber and Anders 2014, Genome Biology 15:550; Muzellec et al. 2023, Bioinformatics 39:btad547",
+    needs="two replicates in each arm, or two pairs",
+    limits=(
+        "where leaked molecules were taken out of the sums, what is left is rounded and never below zero, and the "
+        "model takes it for counted"
+    ),
+    run=fit,
+)
