@@ -27,7 +27,9 @@ workflow.register_resource("door", DOOR)
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
 ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
-CONTRAST_TABLES = ["program_effects", "program_scores", "program_genes", "composition", "design"]
+CONTRAST_TABLES = [
+    *("program_effects", "program_scores", "program_genes", "composition", "fractions", "design", "gene_tests"),
+]
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 

@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from immunomod.contrast.composition import composition_effects
 from immunomod.contrast.design import Contrast
+from immunomod.contrast.fractions import fraction_effects
 from immunomod.contrast.genes import gene_effects
 from immunomod.contrast.program_effects import Programmes, program_effects
 from immunomod.contrast.settings import ContrastSettings
@@ -26,8 +27,9 @@ class ContrastResult:
     genes, gene_tests
         Cell class -> ``genes/<cell_class>.tsv.gz``; every class of the data sets has a table, empty where no model
         could be fitted. ``gene_tests.tsv``: one row per data set and class, with a status and why.
-    composition, design
-        ``composition.tsv``; one row per data set and cell class on what was compared, or why nothing was.
+    composition, fractions, design
+        ``composition.tsv``; ``fractions.tsv``, shares of regulatory and of cycling cells; one row per data set and cell
+        class on what was compared, or why nothing was.
     program_scores, program_genes
         Replicate-level scores (for the heat map), and the log2 change of every gene of every programme.
     """
@@ -36,6 +38,7 @@ class ContrastResult:
     genes: dict[str, pd.DataFrame]
     gene_tests: pd.DataFrame
     composition: pd.DataFrame
+    fractions: pd.DataFrame
     design: pd.DataFrame
     program_scores: pd.DataFrame
     program_genes: pd.DataFrame
@@ -74,6 +77,7 @@ def run_contrast(
         genes=genes.tables,
         gene_tests=genes.strata,
         composition=composition_effects(contrast, pseudobulks, settings),
+        fractions=fraction_effects(contrast, pseudobulks, settings),
         design=effects.design,
         program_scores=effects.scores,
         program_genes=effects.genes,
