@@ -18,7 +18,8 @@ with rule_job(snakemake):
         ContrastSettings.from_config(snakemake.params.contrast),
         snakemake.params.seed,
     )
-    for name in (name for name in snakemake.output.keys() if name != "genes"):
+    tables = ("program_effects", "program_scores", "program_genes", "composition", "fractions", "design", "gene_tests")
+    for name in tables:
         write_tsv(getattr(result, name), snakemake.output[name])
     for cell_class, table in result.genes.items():
         write_tsv(table, Path(snakemake.output.genes) / f"{cell_class}.tsv.gz")

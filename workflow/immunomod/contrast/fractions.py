@@ -90,6 +90,8 @@ def _compare_cycling(
         nothing = dict.fromkeys(("n_test", "n_reference", "n_pairs"), 0)
         nothing |= dict.fromkeys(("cells_test", "cells_reference", "of_test", "of_reference"), 0)
         reason = "no cell's phase is known: the matrices list too few genes of the cell cycle"
+        if "cells_with_phase" not in obs:
+            reason = "the pseudobulks do not say how many cells cycle: make them again (delete results/pseudobulk)"
         return nothing | {"status": "absent", "reason": reason}
     known = obs.assign(n_cells=obs["cells_with_phase"].astype(int))
     design = stratum_design(contrast, known, cell_class, settings.min_cells)

@@ -150,10 +150,10 @@ def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph
         else "No leaked RNA was taken out of the sums: no library that was compared shows any, so effect is effect_raw."
     )
     genes = (
-        f"Gene by gene, the same sums were compared by {_GENE_MODELS[settings.gene_method]}; fold changes drawn towards "
-        "zero for ranking have a Cauchy prior (apeGLM's). Composition was compared on the replicate's log odds of a cell "
-        "class within its compartment; the shares of regulatory T cells among CD4 T cells, and of cells in S, G2 or M in "
-        "each class, by quasi-binomial models of the replicates' counts."
+        f"Gene by gene, the same sums were compared by {_GENE_MODELS[settings.gene_method]}; fold changes drawn "
+        "towards zero have a Cauchy prior (apeGLM's). Composition was compared on the replicate's log odds of a cell "
+        "class within its compartment; the shares of regulatory T cells among CD4 T cells, and of cells in S, G2 or M "
+        "in each class, by quasi-binomial models of the replicates' counts."
     )
     return [
         Paragraph("Programme effects", programs, ("pseudobulk", "tmm", "moderated", "permutation", "fdr")),
