@@ -7,7 +7,7 @@ The counts of each replicate are compared by a quasi-binomial model (McCullagh a
 1989, section 4.5) on the design of the programmes: the dispersion between replicates is estimated, and the effect held
 against a t distribution with the residual degrees of freedom. Cells are never the unit. Rare states ask for this model:
 in studies of 4 pairs whose arms hold 40 and 320 cells a replicate, 1% of them in the state in both, the paired t-test
-of empirical log odds rejects 14% to 15% at a nominal 5%, this model 2% (``benchmarks/fractions.py``).
+of empirical log odds rejects 14% to 15% at a nominal 5%, this model 2% (``benchmarks/cell_fractions.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How often shares of cells are called changed when nothing changed, and when something did, with 4 pairs.
 
-Run from the repository: ``python benchmarks/fractions.py [--studies N] [--seed S]``; a minute for 2,000. Writes
-``benchmarks/results/fractions.tsv``: the quasi-binomial model of :mod:`immunomod.contrast.fractions` against the paired
+Run from the repository: ``python benchmarks/cell_fractions.py [--studies N] [--seed S]``; a minute for 2,000. Writes
+``benchmarks/results/cell_fractions.tsv``: the quasi-binomial model of :mod:`immunomod.contrast.fractions` against the paired
 t-test of empirical log odds, over shares, donors' scatter and sizes of samples (200 cells each; log-normal; 40 in the
 control and 320 in the treated arm).
 """
@@ -82,7 +82,7 @@ def main() -> None:
     cases = product((0.01, 0.05, 0.2), (0.0, 0.3), ("equal", "log-normal", "40 and 320"), (0.0, 1.0))
     rows = [row for case in cases for row in measure(*case, options.studies, options.seed)]
     table = pd.DataFrame(rows).round(4)
-    write_tsv(table, REPOSITORY / "benchmarks" / "results" / "fractions.tsv")
+    write_tsv(table, REPOSITORY / "benchmarks" / "results" / "cell_fractions.tsv")
     print(table.to_string(index=False))
 
 
