@@ -30,7 +30,8 @@ def task_of(cell_class: str, library: str = "given") -> GeneTask:
         sizes = np.exp(np.median(logs - logs.mean(axis=0), axis=1)) * sizes.mean()
     log2 = np.log2((values + 0.5) / (sizes + 1)[:, None] * 1e6)
     effect = np.where(units["arm"] == "test", 0.5, -0.5)
-    return GeneTask(counts.index, values, log2, sizes, effect, pd.get_dummies(units["block"]).to_numpy(dtype=float))
+    blocks = pd.get_dummies(units["block"]).to_numpy(dtype=float)
+    return GeneTask(counts.index, values, log2, np.zeros(len(counts), dtype=bool), sizes, effect, blocks)
 
 
 def engines(cell_class: str, libraries: str) -> dict[str, pd.DataFrame]:

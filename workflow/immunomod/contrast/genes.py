@@ -21,7 +21,7 @@ from immunomod.contrast.gene_methods.shrinkage import posterior_mode
 from immunomod.contrast.leakage import Leakage, leakage_of
 from immunomod.contrast.model import benjamini_hochberg, fit_linear
 from immunomod.contrast.normalise import Floats
-from immunomod.contrast.scores import Expression, measure_expression
+from immunomod.contrast.scores import PRIOR_COUNT, Expression, measure_expression, well_known
 from immunomod.contrast.settings import ContrastSettings
 
 REGISTRY: dict[str, GeneMethod] = {method.name: method for method in (deseq2.METHOD, limma_trend.METHOD)}
@@ -36,6 +36,8 @@ MIN_COUNT = 10.0
 MIN_TOTAL_COUNT = 15.0
 LARGE_GROUP = 10
 SHARE_OF_LARGE_GROUP = 0.7
+#: Molecules of a gene that leaked into a replicate, above which its counts are corrected.
+MIN_LEAKED = 0.5
 #: A rise of the uncorrected counts by less than this share asks for no explanation.
 RISE = 0.1
 
@@ -160,12 +162,17 @@ def fit_genes(
         return empty_table()
     order = np.argsort(genes[kept].to_numpy(dtype=str), kind="stable")
     chosen = np.flatnonzero(kept)[order]
-    own = np.maximum(counts - leakage.expected, 0.0) if leaks and leakage is not None else counts
     expression = measure_expression(counts, arms, 1.0, leakage)
-    usable = chosen[(own[:, chosen] >= 0.5).any(axis=0)]
+    own = own_counts(counts, expression, leakage) if leaks and leakage is not None else counts
+    left = counts - leakage.expected if leaks and leakage is not None else counts
+    usable = chosen[(left[:, chosen] >= 0.5).any(axis=0)]
     if not len(usable):
         return empty_table()
+    blurred = np.zeros(counts.shape[1], dtype=bool)
+    if leaks and leakage is not None:
+        blurred = ~well_known(left, leakage)
     task = GeneTask(
+        blurred=blurred[usable],
         genes=genes[usable],
         counts=own[:, usable],
         log2=expression.log2[:, usable],
@@ -181,6 +188,20 @@ def fit_genes(
         table = pd.concat([table, nothing_left], ignore_index=True) if len(nothing_left) else table
         table["ambient_suspect"] = _suspect(counts[:, positions], design, expression.library, leakage, positions)
     return table.sort_values(["p_value", "gene"], kind="stable", ignore_index=True)[COLUMNS]
+
+
+def own_counts(counts: Floats, expression: Expression, leakage: Leakage) -> Floats:
+    """A class's own molecules, for models of counts: those that ``expression.log2`` stands for, where anything leaked.
+
+    The count less what leaked may be negative, and cut at zero its logarithm is drawn down wherever leakage is as large
+    as the count: the class II genes of MSC, which double in truth, seemed to rise by 0.87 and 0.69 log2 at 10% and 20%
+    leakage, 0.91 without (20 simulated studies). :mod:`immunomod.contrast.scores` puts such units on the tangent of
+    their arm's mean; with the counts behind that they rise by 0.95 and 1.01.
+    """
+    behind = np.exp2(expression.log2) / 1e6 * (expression.library + 2 * PRIOR_COUNT)[:, None] - PRIOR_COUNT
+    # to six digits: what depends on the order of sums must not decide how a half is rounded
+    behind = np.round(np.maximum(behind, 0.0), 6)
+    return np.where((leakage.expected >= MIN_LEAKED).any(axis=0), behind, counts)
 
 
 def _table(

@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from immunomod.contrast.gene_methods.method import GeneFit, GeneMethod, GeneTask, NotFittedError
 from immunomod.contrast.gene_methods.shrinkage import LOG2_E
 from immunomod.contrast.normalise import Floats
 
+#: With fewer genes on either side, those that leakage blurs are fitted with the rest.
+MIN_GENES_APART = 50
+
 
 def fit(task: GeneTask) -> GeneFit:
+    """PyDESeq2's model; genes that leakage blurs have a trend and a prior of dispersions of their own.
+
+    Their scatter is that of the leaked molecules, several times a count's own. Fitted with them, all other genes take
+    part of it over from the trend: with one log2 unit planted at 20% leakage, CD4 T cells then had 2 genes at an fdr
+    below 0.05 in place of 50, MSC 151 in place of 198 (3 simulated studies).
+    """
+    sides = [~task.blurred, task.blurred]
+    if min(side.sum() for side in sides) < MIN_GENES_APART:
+        return _fit(task)
+    parts = [_fit(_genes_of(task, side)) for side in sides]
+    order = np.argsort(np.concatenate([np.flatnonzero(side) for side in sides]))
+    return GeneFit(
+        df=np.inf,
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])[order]
+            for name in ("estimate", "se", "tested", "counted", "shrunken", "prior_scale")
+        },
+    )
+
+
+def _genes_of(task: GeneTask, chosen: NDArray[np.bool_]) -> GeneTask:
+    of_units = {name: getattr(task, name)[:, chosen] for name in ("counts", "log2")}
+    return replace(task, genes=task.genes[chosen], blurred=task.blurred[chosen], **of_units)
+
+
+def _fit(task: GeneTask) -> GeneFit:
     """PyDESeq2's dispersions, Wald tests, Cook's filter, independent filtering, and shrinkage of the effect.
 
     Size factors are effective library sizes (:func:`immunomod.contrast.scores.effective_library`), the same as behind
@@ -58,7 +89,7 @@ def fit(task: GeneTask) -> GeneFit:
         tested=table["pvalue"].notna().to_numpy() & (se > 0),
         counted=table["padj"].notna().to_numpy(),
         shrunken=tests.LFC[terms[-1]].to_numpy(dtype=np.float64) * LOG2_E,
-        prior_scale=scale * LOG2_E,
+        prior_scale=np.full(len(se), scale * LOG2_E),
     )
 
 

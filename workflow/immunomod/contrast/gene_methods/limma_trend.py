@@ -83,7 +83,7 @@ def fit(task: GeneTask) -> GeneFit:
     elif prior.df > 0:
         variance = (linear.df * linear.variance + prior.df * prior.variance) / (linear.df + prior.df)
     se = np.sqrt(variance * linear.unscaled)
-    scale = cauchy_scale(linear.estimate, se)
+    scale = np.full(len(se), cauchy_scale(linear.estimate, se))
     everywhere = np.ones(len(se), dtype=bool)
     return GeneFit(
         estimate=linear.estimate,

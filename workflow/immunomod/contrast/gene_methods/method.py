@@ -28,6 +28,8 @@ class GeneTask:
         Units x genes: the class's own molecules, what leaked taken out; at least 0, and whole where nothing leaked.
     log2
         Units x genes: log2 counts per million of the same (:mod:`immunomod.contrast.scores`).
+    blurred
+        Genes whose counts leakage blurs: by more than a fifth in some unit.
     library
         Effective library size of each unit.
     effect, nuisance
@@ -37,6 +39,7 @@ class GeneTask:
     genes: pd.Index
     counts: Floats
     log2: Floats
+    blurred: NDArray[np.bool_]
     library: Floats
     effect: Floats
     nuisance: Floats
@@ -59,7 +62,7 @@ class GeneFit:
     shrunken
         The effect's posterior mode under a Cauchy prior.
     prior_scale
-        Scale of that prior.
+        Scale of that prior, per gene.
     """
 
     estimate: Floats
@@ -68,7 +71,7 @@ class GeneFit:
     tested: NDArray[np.bool_]
     counted: NDArray[np.bool_]
     shrunken: Floats
-    prior_scale: float
+    prior_scale: Floats
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def cauchy_scale(estimate: Floats, se: Floats) -> float:
     return min(float(np.sqrt(variance)), 1.0) * LOG2_E
 
 
-def posterior_mode(estimate: Floats, se: Floats, scale: float) -> Floats:
-    """Mode of the effect, given a normal estimate and a Cauchy prior of this scale; NaN where ``se`` is unknown.
+def posterior_mode(estimate: Floats, se: Floats, scale: Floats) -> Floats:
+    """Mode of each effect, given a normal estimate and a Cauchy prior of its scale; NaN where ``se`` is unknown.
 
     It is a root of ``b^3 - e b^2 + (c^2 + 2 s^2) b - e c^2`` for estimate e, standard error s and scale c; of two modes
     the likelier, and of two as likely the one nearer to zero.
@@ -48,17 +48,17 @@ def posterior_mode(estimate: Floats, se: Floats, scale: float) -> Floats:
     size = np.abs(estimate)
     result = np.full(len(size), np.nan)
     known = np.isfinite(size) & np.isfinite(se)
-    e, s = size[known], se[known]
+    e, s, c = size[known], se[known], scale[known]
     companion = np.zeros((len(e), 3, 3))
     companion[:, 1, 0] = companion[:, 2, 1] = 1.0
-    companion[:, 0, 2], companion[:, 1, 2], companion[:, 2, 2] = e * scale**2, -(scale**2 + 2 * s**2), e
+    companion[:, 0, 2], companion[:, 1, 2], companion[:, 2, 2] = e * c**2, -(c**2 + 2 * s**2), e
     roots = np.linalg.eigvals(companion)
     # a double root may come out with a small imaginary part; what it adds to the loss keeps others from being taken
     real = np.clip(roots.real, 0.0, e[:, None])
     with np.errstate(divide="ignore", invalid="ignore"):
         loss = np.where(s[:, None] > 0, (real - e[:, None]) ** 2 / (2 * s[:, None] ** 2), 0.0)
-    loss += np.log1p((real / scale) ** 2)
-    loss = np.where(np.abs(roots.imag) < 1e-6 * (scale + e[:, None]), loss, np.inf)
+    loss += np.log1p((real / c[:, None]) ** 2)
+    loss = np.where(np.abs(roots.imag) < 1e-6 * (c + e)[:, None], loss, np.inf)
     best = np.take_along_axis(real, loss.argmin(axis=1)[:, None], axis=1)[:, 0]
     result[known] = np.where(s > 0, best, e)
     return np.asarray(np.copysign(result, estimate))
