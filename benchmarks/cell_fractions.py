@@ -1,8 +1,8 @@
 """How often shares of cells are called changed when nothing changed, and when something did, with 4 pairs.
 
 Run from the repository: ``python benchmarks/cell_fractions.py [--studies N] [--seed S]``; a minute for 2,000. Writes
-``benchmarks/results/cell_fractions.tsv``: the quasi-binomial model of :mod:`immunomod.contrast.fractions` against the paired
-t-test of empirical log odds, over shares, donors' scatter and sizes of samples (200 cells each; log-normal; 40 in the
+``benchmarks/results/cell_fractions.tsv``: the quasi-binomial model of :mod:`immunomod.contrast.fractions` against the
+paired t-test of empirical log odds, over shares, donors' scatter and sizes of samples (200 cells each; log-normal; 40 in the
 control and 320 in the treated arm).
 """
 

@@ -200,8 +200,8 @@ def own_counts(counts: Floats, expression: Expression, leakage: Leakage) -> Floa
     """
     behind = np.exp2(expression.log2) / 1e6 * (expression.library + 2 * PRIOR_COUNT)[:, None] - PRIOR_COUNT
     # to six digits: what depends on the order of sums must not decide how a half is rounded
-    behind = np.round(np.maximum(behind, 0.0), 6)
-    return np.where((leakage.expected >= MIN_LEAKED).any(axis=0), behind, counts)
+    rounded = np.maximum(behind, 0.0).round(6)
+    return np.where((leakage.expected >= MIN_LEAKED).any(axis=0), rounded, counts)
 
 
 def _table(

@@ -22,8 +22,8 @@ class ContrastResult:
 
     Attributes
     ----------
-    program_effects
-        ``program_effects.tsv``.
+    program_effects, program_enrichment
+        ``program_effects.tsv`` and ``program_enrichment.tsv``: the same rows, by two tests.
     genes, gene_tests
         Cell class -> ``genes/<cell_class>.tsv.gz``; every class of the data sets has a table, empty where no model
         could be fitted. ``gene_tests.tsv``: one row per data set and class, with a status and why.
@@ -32,9 +32,12 @@ class ContrastResult:
         class on what was compared, or why nothing was.
     program_scores, program_genes
         Replicate-level scores (for the heat map), and the log2 change of every gene of every programme.
+    msc_scores
+        Scores of single libraries of MSC, for how far an MSC donor's cultures agree.
     """
 
     program_effects: pd.DataFrame
+    program_enrichment: pd.DataFrame
     genes: dict[str, pd.DataFrame]
     gene_tests: pd.DataFrame
     composition: pd.DataFrame
@@ -42,6 +45,7 @@ class ContrastResult:
     design: pd.DataFrame
     program_scores: pd.DataFrame
     program_genes: pd.DataFrame
+    msc_scores: pd.DataFrame
 
 
 def run_contrast(
@@ -74,6 +78,7 @@ def run_contrast(
     genes = gene_effects(contrast, pseudobulks, settings)
     return ContrastResult(
         program_effects=effects.effects,
+        program_enrichment=effects.enrichment,
         genes=genes.tables,
         gene_tests=genes.strata,
         composition=composition_effects(contrast, pseudobulks, settings),
@@ -81,4 +86,5 @@ def run_contrast(
         design=effects.design,
         program_scores=effects.scores,
         program_genes=effects.genes,
+        msc_scores=effects.msc_scores,
     )

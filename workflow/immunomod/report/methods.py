@@ -84,12 +84,27 @@ def _atlas(tables: ReportTables, config: Mapping[str, Any]) -> Paragraph:
         f"{plural(len(tables.atlases), 'atlas', 'atlases')} of {n_cells:,} cells: {settings.n_variable_genes:,} genes "
         f"variable across samples, {settings.n_components} principal components {' or '.join(aligned)}, a graph of "
         f"{settings.n_neighbors} neighbours, Leiden clusters{chosen}{by_auto}, and a UMAP for display. Cells were "
-        "named from a sourced table of markers, by their group's expression and their own. No effect is computed from "
-        "the map."
+        f"named from a sourced table of markers, by their group's expression and their own{_heard(config)}. No effect "
+        "is computed from the map."
     )
     methods = {str(name) for atlas in tables.atlases for name in _chosen(atlas.integration, "method")}
-    sources = ("variable_genes", *(("harmony",) if "harmony" in methods else ()), "leiden", "umap")
+    named = config.get("annotation") or {}
+    sources = (
+        *("variable_genes", *(("harmony",) if "harmony" in methods else ()), "leiden", "umap"),
+        *(name for name, key in (("celltypist", "celltypist"), ("singler", "references")) if named.get(key)),
+    )
     return Paragraph("Atlas", text, sources)
+
+
+def _heard(config: Mapping[str, Any]) -> str:
+    """The witnesses beside the markers, in words."""
+    named = config.get("annotation") or {}
+    parts = [
+        f"{word} {', '.join(named[key])}"
+        for key, word in (("celltypist", "the CellTypist models"), ("references", "the annotated references"))
+        if named.get(key)
+    ]
+    return f", with one vote each for {' and '.join(parts)}" if parts else ""
 
 
 def _chosen(table: pd.DataFrame, column: str) -> list[Any]:
