@@ -2,8 +2,8 @@
 
 Run from the repository: ``python benchmarks/cell_fractions.py [--studies N] [--seed S]``; a minute for 2,000. Writes
 ``benchmarks/results/cell_fractions.tsv``: the quasi-binomial model of :mod:`immunomod.contrast.fractions` against the
-paired t-test of empirical log odds, over shares, donors' scatter and sizes of samples (200 cells each; log-normal; 40 in the
-control and 320 in the treated arm).
+paired t-test of empirical log odds, over shares, donors' scatter and sizes of samples (200 cells each; log-normal; 40
+in the control and 320 in the treated arm).
 """
 
 from __future__ import annotations
