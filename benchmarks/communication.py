@@ -86,7 +86,7 @@ def draw(case: Case, n_studies: int, seed: int) -> Iterator[tuple[pd.DataFrame, 
         study = simulate_study(replace(settings, seed=seed + number), programs)
         sums = true_pseudobulk(study)
         stratum = {"simulated": add_leakage(sums, programs, exclusive) if case.corrected else sums}
-        genes = gene_effects(CONTRAST, stratum, tests)
+        genes = gene_effects(CONTRAST, stratum, tests).tables
         table = communication_effects(CONTRAST, stratum, genes, pairs, tests)
         found = pair_truth(study, table[table["status"] == "tested"]).assign(study=number)
         enrichment = program_effects(CONTRAST, stratum, programs, tests, seed + number).enrichment

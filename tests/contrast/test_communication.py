@@ -91,7 +91,7 @@ def run(
 ) -> pd.DataFrame:
     question = Contrast.from_row(ROW | changes)
     data = dict.fromkeys(question.datasets, pseudobulk)
-    genes = gene_effects(question, data, settings)
+    genes = gene_effects(question, data, settings).tables
     return communication_effects(question, data, genes, {"human": pairs, "mouse": pairs}, settings)
 
 
@@ -158,7 +158,7 @@ def test_numbers_equal_a_calculation_by_hand():
 
 def test_sides_repeat_the_gene_tables():
     data, question = study(), Contrast.from_row(ROW)
-    genes = gene_effects(question, {"ds": data}, SETTINGS)
+    genes = gene_effects(question, {"ds": data}, SETTINGS).tables
     row = row_of(communication_effects(question, {"ds": data}, genes, {"human": PAIRS}, SETTINGS), "g002", "g003")
     for side, cell_class, gene in (("ligand", "MSC", "g002"), ("receptor", "T", "g003")):
         own = genes[cell_class].set_index("gene").loc[gene]
@@ -323,7 +323,7 @@ def test_the_limit_of_expression_is_a_setting():
 def test_several_data_sets_have_families_of_their_own():
     question = Contrast.from_row(ROW | {"dataset": "a,b"})
     data = {"a": study(classes=("MSC", "T")), "b": study(n_donors=1, classes=("MSC", "T"))}
-    genes = gene_effects(question, data, SETTINGS)
+    genes = gene_effects(question, data, SETTINGS).tables
     table = communication_effects(question, data, genes, {"human": PAIRS}, SETTINGS)
     alone = run(study(classes=("MSC", "T")))
     first = table[table["dataset"] == "a"].reset_index(drop=True)
@@ -338,7 +338,7 @@ def test_the_table_survives_its_file(result, tmp_path):
     np.testing.assert_allclose(back["p_value"], result["p_value"])
     # gene tables that went through a file say the same
     data, question = study(classes=("MSC", "T")), Contrast.from_row(ROW)
-    genes = gene_effects(question, {"ds": with_leakage(data, "MSC", "g000", 0.5)}, SETTINGS)
+    genes = gene_effects(question, {"ds": with_leakage(data, "MSC", "g000", 0.5)}, SETTINGS).tables
     for name, table in genes.items():
         write_tsv(table, tmp_path / f"{name}.tsv.gz")
     read = {name: read_tsv(tmp_path / f"{name}.tsv.gz") for name in genes}
@@ -440,7 +440,7 @@ def test_mouse_pairs_are_used_for_mouse():
     data = study(classes=("MSC", "T"))
     data.obs["organism"] = "mouse"
     question = Contrast.from_row(ROW)
-    genes = gene_effects(question, {"ds": data}, SETTINGS)
+    genes = gene_effects(question, {"ds": data}, SETTINGS).tables
     one = SimpleNamespace(mouse=PAIRS.iloc[:1], human=PAIRS.iloc[1:2])
     table = communication_effects(question, {"ds": data}, genes, vars(one), SETTINGS)
     assert set(table["ligand"].dropna()) == {"g000"}

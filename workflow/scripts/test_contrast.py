@@ -20,7 +20,7 @@ with rule_job(snakemake):
     )
     names = (
         *("program_effects", "program_scores", "program_genes", "program_enrichment", "msc_scores"),
-        *("composition", "design"),
+        *("composition", "fractions", "design", "gene_tests"),
     )
     for name in names:
         write_tsv(getattr(result, name), snakemake.output[name])

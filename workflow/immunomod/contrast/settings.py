@@ -8,6 +8,9 @@ from typing import Any
 
 from immunomod.sections import read_values, require
 
+#: Names in :data:`immunomod.contrast.genes.REGISTRY`, which is not imported for a look at the config.
+GENE_METHODS = ("deseq2", "limma_trend")
+
 
 @dataclass(frozen=True)
 class ContrastSettings:
@@ -33,6 +36,8 @@ class ContrastSettings:
         more.
     correct_leakage
         Take the expected leaked partner RNA out of the pseudobulks; without it ``effect`` equals ``effect_raw``.
+    gene_method
+        The model of genes: ``deseq2`` or ``limma_trend`` (:data:`immunomod.contrast.genes.REGISTRY`).
     allow_unreplicated
         Run a contrast although the sheet gives an arm one donor only: estimates without p-values. It is a mistake
         otherwise, found before the run.
@@ -46,6 +51,7 @@ class ContrastSettings:
     confidence: float = 0.95
     communication_min_cpm: float = 10.0
     correct_leakage: bool = True
+    gene_method: str = "deseq2"
     allow_unreplicated: bool = False
 
     def __post_init__(self) -> None:
@@ -54,6 +60,8 @@ class ContrastSettings:
         require(0 < self.confidence < 1, "contrast", "confidence", self.confidence, "between 0 and 1")
         for name in ("min_count", "communication_min_cpm"):
             require(getattr(self, name) > 0, "contrast", name, getattr(self, name), "above 0")
+        known = " or ".join(GENE_METHODS)
+        require(self.gene_method in GENE_METHODS, "contrast", "gene_method", self.gene_method, known)
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> ContrastSettings:

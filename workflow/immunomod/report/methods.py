@@ -127,6 +127,13 @@ def _resolutions(atlas: Atlas) -> list[float]:
     return [float(value) for value in _chosen(clusters, "resolution")]
 
 
+_GENE_MODELS = {
+    "deseq2": "PyDESeq2's negative binomial model",
+    "limma_trend": "linear models of log2 counts per million, variances moderated towards a trend (limma-trend)",
+}
+_GENE_REFERENCES = {"deseq2": ("pydeseq2", "deseq2"), "limma_trend": ("moderated",)}
+
+
 def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph]:
     from immunomod.contrast.settings import ContrastSettings
 
@@ -158,11 +165,13 @@ def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph
         else "No leaked RNA was taken out of the sums: no library that was compared shows any, so effect is effect_raw."
     )
     genes = (
-        "Gene by gene, the same sums were compared by PyDESeq2's negative binomial model. Composition was compared on "
-        "the replicate's log odds of a cell class within its compartment."
+        f"Gene by gene, the same sums were compared by {_GENE_MODELS[settings.gene_method]}; fold changes drawn "
+        "towards zero have a Cauchy prior (apeGLM's). Composition was compared on the replicate's log odds of a cell "
+        "class within its compartment; the shares of regulatory T cells among CD4 T cells, and of cells in S, G2 or M "
+        "in each class, by quasi-binomial models of the replicates' counts."
     )
     return [
         Paragraph("Programme effects", programs, ("pseudobulk", "tmm", "moderated", "permutation", "fdr")),
         Paragraph("Leaked RNA in the comparisons", leaked, ("soupx",) if differs else ()),
-        Paragraph("Genes and composition", genes, ("pydeseq2", "deseq2")),
+        Paragraph("Genes and composition", genes, _GENE_REFERENCES[settings.gene_method]),
     ]
