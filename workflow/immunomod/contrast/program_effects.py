@@ -25,7 +25,7 @@ from immunomod.contrast.model import (
     benjamini_hochberg,
     fit_linear,
     hedges_correction,
-    moderated_variance,
+    moderate_among_like_effects,
     relabelling_p,
     sign_flip_p,
 )
@@ -248,7 +248,7 @@ def _estimates(
     result = {name: np.full(scores.shape[1], np.nan) for name in ESTIMATES} | {"effect": fit.estimate}
     if design.status != "tested" or not scores.shape[1]:
         return result
-    variance, moderated_df = moderated_variance(fit.variance, fit.df)
+    variance, moderated_df = moderate_among_like_effects(fit)
     between = variance * fit.unscaled
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.where(common > 0, moderated_df * ((between + common) / between) ** 2, moderated_df)
