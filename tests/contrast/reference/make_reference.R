@@ -29,6 +29,8 @@ write_table(data.frame(score), "scores.tsv")
 write_table(data.frame(estimate = eb$coefficients[, "arm"], sigma2 = eb$sigma^2, s2_post = eb$s2.post, t = eb$t[, "arm"],
                        p_value = eb$p.value[, "arm"], df_total = eb$df.total, df_prior = eb$df.prior,
                        s2_prior = eb$s2.prior), "limma.tsv")
+trended <- eBayes(fit, trend = TRUE)                     # the trend along the mean score
+write_table(data.frame(abundance = fit$Amean, s2_post = trended$s2.post, df_total = trended$df.total), "limma_trend.tsv")
 tight <- fitFDist(c(1.0, 1.1, 0.9, 1.05), df1 = 10)   # less spread than chance: infinite prior df
 write_table(data.frame(scale = tight$scale, df2 = tight$df2), "limma_tight.tsv")
 writeLines(c(R.version.string, paste("edgeR", packageVersion("edgeR")), paste("limma", packageVersion("limma"))), "versions.txt")

@@ -8,7 +8,7 @@ from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import special, stats
 
 Floats = NDArray[np.float64]
 
@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 PRIOR_WEIGHT = 0.5
 # effects that differ in size by this factor or more tell nothing of each other's variance
 LIKE_WITHIN = 6.0
+# degrees of freedom that a prior made of such programmes may have, per residual degree of freedom
+LIKE_PRIOR_WEIGHT = 3.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,28 @@ def fit_linear(response: Floats, effect: Floats, nuisance: Floats) -> LinearFit:
     return LinearFit(estimate=estimate, variance=variance, df=df, unscaled=unscaled)
 
 
+def unequal_variances(response: Floats, in_test: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Variance of the difference of two independent groups' means, each with a variance of its own, and its df.
+
+    Welch 1947, with degrees of freedom after Satterthwaite 1946. Least squares takes one variance for both groups.
+    Donors who respond to different degrees vary more in the test arm; where the arms differ in size, too, intervals
+    by one variance for a mean of 1 with a standard deviation of 0.36 against 0.2 hold in 90% (3 test, 5 reference) or
+    98% (8, 4).
+
+    Parameters
+    ----------
+    response
+        Units x responses.
+    in_test
+        The group of each unit; two or more in each.
+    """
+    parts = [(response[group].var(axis=0, ddof=1) / group.sum(), int(group.sum()) - 1) for group in (in_test, ~in_test)]
+    total = parts[0][0] + parts[1][0]
+    squares = np.asarray(sum(variance**2 / df for variance, df in parts))
+    most = np.full(len(total), float(len(in_test) - 2))
+    return total, np.divide(total**2, squares, out=most, where=squares > 0)
+
+
 @dataclass(frozen=True)
 class VariancePrior:
     """Scaled inverse chi-squared prior of residual variances: ``df`` (0 to infinity) and ``variance``."""
@@ -81,17 +105,23 @@ def fit_variance_prior(variance: Floats, df: float) -> VariancePrior:
     mean, spread = centred.mean(), centred.var(ddof=1) - special.polygamma(1, df / 2)
     if spread <= 0:
         return VariancePrior(df=np.inf, variance=float(usable.mean()))
-    half = _inverse_trigamma(float(spread))
+    half = float(inverse_trigamma(np.array(spread)))
     return VariancePrior(df=2 * half, variance=float(np.exp(mean + special.digamma(half) - np.log(half))))
 
 
-def _inverse_trigamma(value: float) -> float:
-    if value > 1e7:
-        return float(1 / np.sqrt(value))
-    if value < 1e-6:
-        return 1 / value
-    root = optimize.brentq(lambda x: float(special.polygamma(1, np.exp(x))) - value, -20, 20, xtol=1e-14)
-    return float(np.exp(root))
+def inverse_trigamma(values: Floats) -> Floats:
+    """Inverse of the trigamma function by Newton's method on its reciprocal, as in the appendix of Smyth 2004.
+
+    The reciprocal is convex and nearly linear, so that the steps, all upwards from below, cannot overshoot.
+    """
+    root = np.asarray(0.5 + 1 / values)
+    for _ in range(50):
+        height = special.polygamma(1, root)
+        step = height * (1 - height / values) / special.polygamma(2, root)
+        root = root + step
+        if np.max(-step / root) < 1e-12:
+            break
+    return np.where(values > 1e7, 1 / np.sqrt(values), np.where(values < 1e-6, 1 / values, root))
 
 
 def moderate(variance: Floats, df: float, prior: VariancePrior) -> tuple[Floats, float]:
@@ -125,7 +155,9 @@ def moderated_variance(variance: Floats, df: int) -> tuple[Floats, float]:
     return np.maximum(moderated, variance), total
 
 
-def moderate_among_like_effects(fit: LinearFit) -> tuple[Floats, Floats]:
+def moderate_among_like_effects(
+    estimate: Floats, variance: Floats, df: Floats, unscaled: float
+) -> tuple[Floats, Floats]:
     """Residual variances steadied by those of the programmes whose effects are of like size.
 
     limma treats all variances as draws of one distribution. Programmes differ in kind: where a condition acts, donors
@@ -137,45 +169,50 @@ def moderate_among_like_effects(fit: LinearFit) -> tuple[Floats, Floats]:
     distance of the effects: x = abs(log(a / b)) / log(6) for effects of size a and b, and 0 beyond x = 1. An effect's
     size is the root of the sum of its square and the typical squared standard error, so that all effects near zero are
     alike. With these weights it is limma's prior (Smyth 2004, section 6.2: moments of the logarithm of variances) and
-    limma's posterior, but for three terms:
+    limma's posterior, but for four things:
 
     - the spread of the logarithms is that between programmes of like effects;
     - to it is added the error of the weighted mean, the variance of a logarithm over the sum of the weights, so that a
       prior made of few programmes weighs little, and a programme whose effect is like no other has none;
-    - a variance is never lowered below its own value: variances have longer tails than limma's prior.
+    - the prior has at most three times the data's degrees of freedom, and
+    - a variance is never lowered below its own value. Variances have longer tails than limma's prior, to which small
+      p-values are sensitive.
+
+    ``benchmarks/calibration`` measures it (experiment "moderation"); docs/statistics.md has the table.
 
     Parameters
     ----------
-    fit
-        Estimates and residual variances, one per programme.
+    estimate, variance, df
+        Effects, residual variances and their degrees of freedom (1 or more), one per programme.
+    unscaled
+        Variance of an effect per unit of residual variance.
 
     Returns
     -------
     The variances and their degrees of freedom, one each per programme; never more than those of all pooled.
     """
-    variance, df = fit.variance, fit.df
-    own = np.full(len(variance), float(df))
     positive = variance[variance > 0]
-    if len(positive) < 2 or df < 1:
-        return variance, own
+    if len(positive) < 2:
+        return variance, df
     typical = float(np.median(variance)) or float(np.median(positive))
-    weight = _likeness(np.sqrt(fit.estimate**2 + typical * fit.unscaled))
+    weight = _likeness(np.sqrt(estimate**2 + typical * unscaled))
     others = weight.sum(axis=1)
     known = others > 0
     if not known.any():
-        return variance, own
+        return variance, df
 
     logarithm = np.log(np.maximum(variance, 1e-5 * typical)) - special.digamma(df / 2) + np.log(df / 2)
-    mean = weight[known] @ logarithm / others[known]
-    chance = float(special.polygamma(1, df / 2))
-    observed = (weight * (logarithm[:, None] - logarithm) ** 2).sum() / (2 * others.sum())
-    spread = max(observed - chance, 0.0)
-    half = np.array([_inverse_trigamma(float(value)) for value in spread + (spread + chance) / others[known]])
-    prior = np.exp(mean + special.digamma(half) - np.log(half))
-    posterior = (df * variance[known] + 2 * half * prior) / (df + 2 * half)
-    moderated, total = variance.copy(), own
+    chance = special.polygamma(1, df / 2)
+    observed = (weight * (logarithm[:, None] - logarithm) ** 2).sum() / 2
+    spread = max(float(observed - others @ chance) / float(others.sum()), 0.0)
+    weight, others = weight[known], others[known]
+    half = inverse_trigamma(spread + (spread + weight @ chance / others) / others)
+    prior = np.exp(weight @ logarithm / others + special.digamma(half) - np.log(half))
+    prior_df = np.minimum(2 * half, LIKE_PRIOR_WEIGHT * df[known])
+    posterior = (df[known] * variance[known] + prior_df * prior) / (df[known] + prior_df)
+    moderated, total = variance.copy(), df.copy()
     moderated[known] = np.maximum(posterior, variance[known])
-    total[known] = np.minimum(df + 2 * half, float(df * len(variance)))
+    total[known] = np.minimum(df[known] + prior_df, df.sum())
     return moderated, total
 
 
