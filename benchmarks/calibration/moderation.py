@@ -4,7 +4,8 @@ Twenty programmes; paired differences vary by 0.08 log2 between donors, or 0.08 
 programme changes, donors respond to different degrees. *Adversarial*: changes of 1 log2, responses with a standard
 deviation of 0.3, more than three times that of the untouched programmes. *Proportional*: changes of 0.3 to 3 log2,
 responses in proportion (0.3). *Constant*: the same changes, responses with 0.25. *Same variance*: changes as many
-standard errors as stated, no variation of responses. Unpaired donors vary by 0.2, responses in the test arm by 0.3.
+standard errors as stated, no variation of responses. *In both directions*: responses with 0.3 and a mean of zero, whose
+coverage is the share that is not rejected. Unpaired donors vary by 0.2, responses in the test arm by 0.3.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ SETTINGS = (
     Setting("adversarial, 3 changed, correlated 0.5", 3, "adversarial", correlation=0.5),
     Setting("proportional, 6 changed", 6, "proportional"),
     Setting("constant, 6 changed", 6, "constant"),
+    Setting("responses in both directions, 3 of 20", 3, "directions"),
     Setting("same variance, 2 changed by 4 se", 2, "same", 0.0, standard_errors=4),
     Setting("same variance, 4 changed by 5 se", 4, "same", 0.0, standard_errors=5),
     Setting("spread 0.3, 4 changed by 5 se", 4, "same", 0.3, standard_errors=5),
@@ -64,12 +66,13 @@ def draw(rng: np.random.Generator, setting: Setting, n: int, paired: bool) -> tu
     """A fit, the true effects, and the mean scores of the programmes (limma's abundance)."""
     noise = (0.08 if paired else 0.2) * np.exp(rng.normal(0, setting.spread, COUNT))
     changed = np.arange(COUNT) < setting.changed
-    truth = np.where(changed, 1.0, 0.0)
+    truth = np.where(changed & (setting.kind != "directions"), 1.0, 0.0)
     if setting.kind in ("proportional", "constant"):
         truth = changed * np.exp(rng.uniform(np.log(0.3), np.log(3), COUNT))
     if setting.kind == "same":
         truth = changed * setting.standard_errors * (0.08 if paired else 0.2) * np.sqrt((1 if paired else 2) / n)
     response = {"adversarial": 0.3 * changed, "proportional": 0.3 * truth, "constant": 0.25 * changed}
+    response["directions"] = response["adversarial"]
     responses = response.get(setting.kind, np.zeros(COUNT))
 
     def units() -> np.ndarray:
