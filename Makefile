@@ -67,7 +67,7 @@ KANG ?= ../shared/data/kang/kang2000_ctrl_stim_8donors.h5ad
 ATLAS_CELLS ?= 20000
 CONTESTANTS ?=
 bench: .venv/.installed-dev
-	$(BIN)/python benchmarks/calibration.py $(if $(wildcard $(KANG)),--kang $(KANG))
+	$(BIN)/python benchmarks/calibration/run.py $(if $(wildcard $(KANG)),--kang $(KANG))
 	$(BIN)/python benchmarks/demo_recovery.py
 	$(BIN)/python benchmarks/potency.py
 	$(BIN)/python benchmarks/doublets.py
