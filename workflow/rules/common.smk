@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
+from immunomod.cluster import cancel_left_jobs, largest_mb, reading_memory_mb
 from immunomod.errors import UserError
 from immunomod.job import share_package_path
 from immunomod.sample.settings import SECTIONS as SAMPLE_SECTIONS
@@ -36,3 +37,11 @@ wildcard_constraints:
     dataset="|".join(map(re.escape, RUN.datasets)),
     atlas="|".join(map(re.escape, RUN.atlases)),
     contrast="|".join(map(re.escape, CONTRASTS)),
+
+
+# A run on a cluster that was killed may have left jobs that still write.
+onstart:
+    try:
+        cancel_left_jobs(workflow)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
