@@ -24,7 +24,8 @@ from pathlib import Path
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db")
 LINK = Path("/etc/slurm/slurm.conf")
 NODES = ("n1", "n2")
-CPUS, MEMORY_MB = 2, 6000
+#: What the nodes say they have; they share this machine.
+CPUS, MEMORY_MB = 4, 12_000
 #: A node that is silent for so long is down; a job is told of its end (SIGTERM) so long before it is killed.
 NODE_TIMEOUT_S, KILL_WAIT_S = 5, 3
 

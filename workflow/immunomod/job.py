@@ -7,6 +7,7 @@ A job also says in its log which SLURM job it is, so that a later run can tell w
 from __future__ import annotations
 
 import errno
+import gzip
 import logging
 import os
 import signal
@@ -15,12 +16,14 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from immunomod.errors import UserError
+from immunomod.files import remove_halves
 
 WATCH_S = 1.0
 #: What file systems answer that refuse to take bytes, and what the user can do about it.
@@ -60,13 +63,14 @@ def rule_job(snakemake: Any) -> Iterator[None]:
     if "SLURM_JOB_ID" in os.environ:
         log.info("SLURM job %s on %s", os.environ["SLURM_JOB_ID"], socket.gethostname())
     end_with_run()
+    remove_halves(snakemake.output)
     try:
         yield
     except UserError as error:
         log.error("error: %s", error)
         _end(str(error))
     except Exception as error:
-        told = disk_error(error, path.parent)
+        told = disk_error(error, path.parent) or damaged_input(snakemake.input)
         with suppress(OSError):  # the log may be on the disk that is full
             log.error("%s", traceback.format_exc())
         if told is None:
@@ -95,6 +99,29 @@ def disk_error(error: BaseException, folder: Path) -> UserError | None:
                     name = getattr(cause, "filename", None) or f"what belongs to the log in {folder}"
                     return UserError(f"cannot write {name}: {told}, then run again. What is finished is kept")
         cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def damaged_input(paths: Iterable[str]) -> UserError | None:
+    """What to tell where a file of the run, which was whole when it was written, is so no more; None where all are.
+
+    Looked at only where a job has failed already, so that what is whole is not read twice.
+    """
+    for path in map(Path, paths):
+        try:
+            if path.suffix in (".h5ad", ".h5"):
+                import h5py
+
+                with h5py.File(path, "r") as file:
+                    file.visititems(lambda name, part: None)
+            elif path.suffix == ".gz":
+                with gzip.open(path) as handle:
+                    while handle.read(1 << 20):
+                        pass
+            elif path.suffix == ".tsv" and not path.stat().st_size:
+                raise OSError("it is empty")
+        except (OSError, EOFError, RuntimeError, zlib.error) as error:
+            return UserError(f"{path} is damaged ({error}): delete it, then run again. It is then made anew")
     return None
 
 
