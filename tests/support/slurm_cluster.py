@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db")
 LINK = Path("/etc/slurm/slurm.conf")
@@ -50,6 +51,7 @@ class SlurmCluster:
         self.host = socket.gethostname().split(".")[0]
         self.ports = free_ports(4 + len(NODES))
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.clients: list[subprocess.Popen[bytes]] = []
         self.environment = os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf"), "USER": "root"}
         self.environment["PATH"] += ":/usr/sbin:/sbin"
 
@@ -62,6 +64,9 @@ class SlurmCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for client in self.clients:
+            client.kill()
+            client.wait()
         if "slurmctld" in self.daemons:
             with suppress(subprocess.SubprocessError):
                 self.call("scancel", "--user=root")
@@ -79,6 +84,11 @@ class SlurmCluster:
         if done.returncode:
             raise subprocess.SubprocessError(f"{command}: {done.stderr}")
         return done.stdout
+
+    def start(self, *command: str, out: IO[bytes] | IO[str]) -> subprocess.Popen[bytes]:
+        """Start a program that uses the cluster, and ends with it."""
+        self.clients.append(subprocess.Popen(command, env=self.environment, stdout=out, stderr=out))
+        return self.clients[-1]
 
     def jobs(self, states: str = "RUNNING", folder: Path | None = None) -> dict[str, str]:
         """Comment (the executor's name of the rule) by number of the jobs in some states, of one working directory."""

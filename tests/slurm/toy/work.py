@@ -13,11 +13,11 @@ with rule_job(snakemake):
         kind = fault.read_text()
         Path(f"{fault}.pid").write_text(str(os.getpid()))
         if kind == "memory":  # as much as the second attempt may have
-            held = bytearray(900_000_000)
+            held = b"\1" * 900_000_000
             time.sleep(8)
         elif kind == "wait":
             fault.unlink()
-            time.sleep(600)
+            time.sleep(300)
     table = read_tsv(snakemake.input[0])
     with atomic_path(snakemake.output[0]) as temporary, temporary.open("w") as handle:
         handle.write("number\tsquare\n")
@@ -26,4 +26,4 @@ with rule_job(snakemake):
             if fault.exists() and fault.read_text() == "half":
                 handle.flush()
                 fault.unlink()
-                time.sleep(600)
+                time.sleep(300)
