@@ -112,7 +112,7 @@ def study(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> tu
 @pytest.fixture(scope="module")
 def troubled(cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, str]:
     """Four jobs, each of which goes wrong once; and what the run printed."""
-    faults = {"memory": "memory", "time": "wait", "killed": "half", "cancelled": "wait"}
+    faults = {"memory": "memory", "time": "slow", "killed": "half", "cancelled": "wait"}
     toy = Toy(cluster, tmp_path_factory.mktemp("toy"), faults)
     run = toy.start()
     killed = toy.wait_until_at_work("killed")

@@ -15,6 +15,8 @@ with rule_job(snakemake):
         if kind == "memory":  # as much as the second attempt may have
             held = b"\1" * 900_000_000
             time.sleep(8)
+        elif kind == "slow" and snakemake.resources.runtime == 1:
+            time.sleep(300)
         elif kind == "wait":
             fault.unlink()
             time.sleep(300)
