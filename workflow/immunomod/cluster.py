@@ -81,7 +81,7 @@ def jobs_here(folder: Path) -> set[str]:
     """Numbers of this user's SLURM jobs that wait or run and were submitted from ``folder``; none without SLURM."""
     answer = _slurm("squeue", "--noheader", f"--user={os.getuid()}", f"--states={STATES}", "--format=%A|%Z")
     jobs = (line.strip().partition("|") for line in answer.splitlines())
-    return {number for number, _, place in jobs if Path(place) == folder}
+    return {number for number, _, place in jobs if Path(place).resolve() == folder.resolve()}
 
 
 def _slurm(*command: str) -> str:
