@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from pathlib import Path
@@ -12,12 +13,17 @@ import h5py
 import pandas as pd
 import pytest
 
+from immunomod import job
+from immunomod.errors import UserError
 from immunomod.files import atomic_path, write_tsv
-from immunomod.job import ancestors, damaged_input, disk_error, rule_job
+from immunomod.job import ancestors, damaged_input, disk_error, refuse_unwritable, rule_job
 
 
 @pytest.fixture
-def rule(tmp_path: Path) -> SimpleNamespace:
+def rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    for module, name in ((sys, "excepthook"), (sys, "unraisablehook"), (logging, "raiseExceptions")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(job, "_leave", sys.exit)
     outputs = [str(tmp_path / name) for name in ("a.tsv", "b.a.tsv")]
     return SimpleNamespace(log=[str(tmp_path / "logs" / "rule.log")], input=[], output=outputs)
 
@@ -33,9 +39,12 @@ def test_what_the_file_system_refuses_is_told_in_one_message(rule, capsys, code)
 
 
 def test_hdf5_tells_of_a_full_disk_in_words_alone():
-    error = RuntimeError("Can't write data (file write failed: error message = 'No space left on device', buf = 0x1)")
+    error = RuntimeError(
+        "Can't write data (file write failed: filename = 'x/.0123456789abcdef0123456789abcdef.a.h5ad', errno = 28, "
+        "error message = 'No space left on device', buf = 0x1)"
+    )
     told = disk_error(error, Path("logs"))
-    assert told is not None and "no space is left" in str(told)
+    assert told is not None and str(told).startswith("cannot write x/a.h5ad: no space is left")
     assert disk_error(ValueError("No space left on device"), Path("logs")) is None
 
 
@@ -85,3 +94,10 @@ def test_the_log_says_which_slurm_job_it_is_of(rule, monkeypatch):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_a_process_that_no_run_started_is_not_watched():
     assert ancestors() == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_job(tmp_path, monkeypatch):
+    refuse_unwritable([tmp_path / "new" / "folder" / "a.tsv"])
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(UserError, match="cannot write into"):
+        refuse_unwritable([tmp_path / "new" / "folder" / "a.tsv"])

@@ -10,6 +10,7 @@ import errno
 import gzip
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from immunomod.errors import UserError
@@ -59,6 +61,7 @@ def rule_job(snakemake: Any) -> Iterator[None]:
     except OSError as error:
         _end(str(disk_error(error, path) or error))
     logging.captureWarnings(True)
+    _quiet_disk_errors(path.parent)
     warnings.simplefilter("default")
     if "SLURM_JOB_ID" in os.environ:
         log.info("SLURM job %s on %s", os.environ["SLURM_JOB_ID"], socket.gethostname())
@@ -75,12 +78,34 @@ def rule_job(snakemake: Any) -> Iterator[None]:
             log.error("%s", traceback.format_exc())
         if told is None:
             raise
-        _end(str(told))
+        print(f"error: {told}", file=sys.stderr, flush=True)
+        _leave(1)
 
 
 def _end(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(1) from None
+
+
+def _leave(status: int) -> NoReturn:
+    """End at once: HDF5 would try again to write what the disk has refused, and crash."""
+    os._exit(status)
+
+
+def _quiet_disk_errors(folder: Path) -> None:
+    """Let the one message speak, where HDF5 and the log tell of a full disk with every object they give up."""
+    logging.raiseExceptions = False
+    usual, usual_ignored = sys.excepthook, sys.unraisablehook
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if disk_error(error, folder) is None:
+            usual(kind, error, trace)
+
+    def tell_ignored(ignored: Any) -> None:
+        if ignored.exc_value is not None and disk_error(ignored.exc_value, folder) is None:
+            usual_ignored(ignored)
+
+    sys.excepthook, sys.unraisablehook = tell, tell_ignored
 
 
 def disk_error(error: BaseException, folder: Path) -> UserError | None:
@@ -96,10 +121,21 @@ def disk_error(error: BaseException, folder: Path) -> UserError | None:
             number = getattr(cause, "errno", None)
             for code, told in REFUSED.items():
                 if number == code or os.strerror(code) in str(cause):
-                    name = getattr(cause, "filename", None) or f"what belongs to the log in {folder}"
+                    named = re.search(r"filename = '([^']+)'", str(cause))
+                    name = getattr(cause, "filename", None) or (named[1] if named else f"results (log in {folder})")
+                    name = re.sub(r"\.[0-9a-f]{32}\.", "", str(name))
                     return UserError(f"cannot write {name}: {told}, then run again. What is finished is kept")
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def refuse_unwritable(paths: Iterable[str | Path]) -> None:
+    """Raise a :class:`UserError` where a file of a run could not be written, before its first job starts."""
+    folders = {Path(path).absolute().parent for path in paths}
+    for folder in sorted(folders):
+        place = next(one for one in (folder, *folder.parents) if one.exists())
+        if not os.access(place, os.W_OK):
+            raise UserError(f"cannot write into {place}: give yourself the right to, or run in another folder")
 
 
 def damaged_input(paths: Iterable[str]) -> UserError | None:
