@@ -39,7 +39,6 @@ def test_the_commands_of_the_page_plan_what_they_say(blocks, tmp_path):
     fetch, run = plans
     assert "rule acquire_sample:" in fetch and "rule check_study:" in fetch and "rule read_counts:" not in fetch
     assert "rule build_report:" in run and "slurm_account=lab" in run and "slurm_partition=main" in run
-    assert "localrule gather_qc:" in run
 
 
 def test_the_page_says_what_the_rules_ask_for(blocks):
