@@ -1,6 +1,6 @@
 """Jobs on a cluster: what they ask for, and what a run that was killed left there.
 
-The process that manages a run on SLURM may die (the login node restarts, somebody ends the session) while its jobs go
+The process that manages a run on SLURM may die (the login node restarts, somebody logs out) while its jobs go
 on. Whoever runs again would have each file written by two jobs. No reader meets half a file even then, because files
 are renamed into place whole; but the job that was left may bring back what settings of yesterday gave, and Snakemake
 removes the outputs of a job that fails. So a run first cancels what a former one left, and waits until it is gone.
