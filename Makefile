@@ -1,10 +1,10 @@
-# The commands a newcomer needs: env, demo, test, lint, format, bench, lock.
+# The commands a newcomer needs: env, demo, test, test-slurm, lint, format, bench, lock.
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= 2
 export MPLBACKEND := Agg
 
-.PHONY: env env-scvi demo test test-fast lint format bench lock clean
+.PHONY: env env-scvi demo test test-fast test-slurm lint format bench lock clean
 
 ## .venv/ with snakemake and immunomod
 env: .venv/.installed
@@ -48,6 +48,11 @@ test: lint
 ## the tests that take seconds
 test-fast: .venv/.installed-dev
 	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
+
+## a SLURM of two nodes on this machine, a study through sbatch, and faults; needs root on Debian or Ubuntu
+test-slurm: .venv/.installed-dev
+	@tests/slurm/install.sh
+	$(BIN)/python -m pytest tests/slurm
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check

@@ -42,6 +42,15 @@ def test_every_table_of_the_contract_is_a_target(repository, tmp_path):
         assert re.search(rf"/{table}\.tsv\b", targets), table
 
 
+def test_the_default_profile_loads_by_itself(repository, tmp_path):
+    """It lets a run that was killed go on with the same command."""
+    plan = snakemake(tmp_path, repository / DEMO, "--dry-run").check()
+    assert "workflow specific profile" in plan.printed and "profiles/default" in plan.printed
+    assert yaml.safe_load((repository / "profiles" / "default" / "config.yaml").read_text()) == {
+        "rerun-incomplete": True
+    }
+
+
 def test_results_follow_the_path_variable(repository, tmp_path):
     plan = snakemake(tmp_path, repository / DEMO, "--dry-run", "--config", "pathvars={results: results/demo}").check()
     assert "results/demo/report/index.html" in plan.printed

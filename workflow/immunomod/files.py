@@ -7,12 +7,14 @@ jobs that write the same output (an orphan of an interrupted cluster run beside 
 
 from __future__ import annotations
 
+import glob
 import gzip
 import hashlib
 import logging
 import os
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,9 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+HALF = re.compile(r"\.[0-9a-f]{32}\.")
 
 
 @contextmanager
@@ -39,6 +44,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_halves(paths: Iterable[str | Path]) -> None:
+    """Remove what a killed job left of ``paths``: it could not remove its temporary files, which may be large."""
+    for path in map(Path, paths):
+        for half in path.parent.glob(f".*.{glob.escape(path.name)}"):
+            if HALF.fullmatch(half.name.removesuffix(path.name)):
+                half.unlink(missing_ok=True)
 
 
 def write_text(text: str, path: str | Path) -> None:

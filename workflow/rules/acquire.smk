@@ -16,7 +16,8 @@ rule acquire_sample:
         ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * 2 ** (attempt - 1),
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        # a job that is ended for its time goes on where it was
+        runtime=lambda wildcards, attempt: 60 * 2 ** (attempt - 1),
         door=1,
     params:
         row=lambda wildcards: RUN.acquire_row(wildcards.sample),
@@ -50,6 +51,7 @@ rule gather_ledger:
         "<logs>/gather_ledger.log",
     benchmark:
         "<benchmarks>/gather_ledger.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     script:

@@ -7,8 +7,9 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
+from immunomod.cluster import cancel_left_jobs, largest_mb, reading_memory_mb
 from immunomod.errors import UserError
-from immunomod.job import share_package_path
+from immunomod.job import refuse_unwritable, share_package_path
 from immunomod.sample.settings import SECTIONS as SAMPLE_SECTIONS
 from immunomod.settings import load_run
 
@@ -38,3 +39,12 @@ wildcard_constraints:
     dataset="|".join(map(re.escape, RUN.datasets)),
     atlas="|".join(map(re.escape, RUN.atlases)),
     contrast="|".join(map(re.escape, CONTRASTS)),
+
+
+# Results may lie where nothing can be written; and a run on a cluster that was killed may have left jobs that write.
+onstart:
+    try:
+        refuse_unwritable(path for job in workflow.dag.needrun_jobs() for path in job.output)
+        cancel_left_jobs(workflow)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None

@@ -23,8 +23,9 @@ rule sum_pseudobulks:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        # one sample at a time is in memory
+        mem_mb=lambda wildcards, input, attempt: int(3000 + 4 * largest_mb(input.filtered)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, input, attempt: max(60, int(input.size_mb / 100)) * attempt,
     params:
         keep_failed=RUN.config["qc"]["keep_failed"],
         correct_leakage=RUN.config["contrast"]["correct_leakage"],
@@ -72,7 +73,7 @@ rule test_contrast:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        mem_mb=lambda wildcards, input, attempt: int(3000 + 10 * input.size_mb) * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         row=lambda wildcards: RUN.contrast_row(wildcards.contrast),

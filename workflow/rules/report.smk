@@ -9,6 +9,7 @@ rule write_provenance:
         "<logs>/write_provenance.log",
     benchmark:
         "<benchmarks>/write_provenance.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -47,6 +48,7 @@ rule build_report:
         ENVIRONMENT
     resources:
         mem_mb=lambda wildcards, input, attempt: max(2000, int(2 * input.size_mb)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         programs=RUN.config["programs"],
         samples_sheet=RUN.config["samples"],

@@ -14,7 +14,7 @@ rule read_counts:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        mem_mb=lambda wildcards, input, attempt: max(2000, reading_memory_mb(input.manifest)) * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         row=lambda wildcards: RUN.read_row(wildcards.sample),
@@ -39,7 +39,7 @@ rule remove_background:
         "../../envs/cellbender.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * 2 ** (attempt - 1),
+        mem_mb=lambda wildcards, input, attempt: max(16000, int(20 * input.size_mb)) * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 600 * attempt,
     params:
         ambient=RUN.config["ambient"],
@@ -67,8 +67,8 @@ rule filter_cells:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, input, attempt: max(3000, int(8 * input.size_mb)) * 2 ** (attempt - 1),
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, input, attempt: max(3000, int(1000 + 8 * input.size_mb)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, input, attempt: max(30, int(input.size_mb / 10)) * attempt,
     params:
         programs=RUN.config["programs"],
         markers=RUN.config["annotation"]["markers"],
@@ -93,6 +93,7 @@ rule gather_qc:
         "<logs>/gather_qc.log",
     benchmark:
         "<benchmarks>/gather_qc.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     script:

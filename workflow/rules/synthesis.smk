@@ -15,6 +15,7 @@ rule pool_effects:
         "<logs>/pool_effects.log",
     benchmark:
         "<benchmarks>/pool_effects.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     params:
