@@ -1,20 +1,4 @@
-# report: one offline HTML file, and the run's provenance.
-
-
-rule write_provenance:
-    output:
-        config="<results>/provenance/config.yaml",
-        versions="<results>/provenance/versions.tsv",
-    log:
-        "<logs>/write_provenance.log",
-    benchmark:
-        "<benchmarks>/write_provenance.tsv"
-    conda:
-        ENVIRONMENT
-    params:
-        config=RUN.config,
-    script:
-        "../scripts/write_provenance.py"
+# report: one offline HTML file.
 
 
 rule build_report:
