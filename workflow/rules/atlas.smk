@@ -67,3 +67,28 @@ rule train_scvi:
         seed=RUN.config["seed"],
     script:
         "../scripts/train_scvi.py"
+
+
+# Part of no run unless it is asked for: `snakemake vitessce`.
+rule export_vitessce:
+    input:
+        atlas="<results>/atlas/{atlas}.h5ad",
+    output:
+        store=directory("<results>/atlas/{atlas}/vitessce.zarr"),
+        config="<results>/atlas/{atlas}/vitessce.json",
+    log:
+        "<logs>/export_vitessce/{atlas}.log",
+    benchmark:
+        "<benchmarks>/export_vitessce/{atlas}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, input, attempt: max(2000, int(1000 + input.size_mb)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    script:
+        "../scripts/export_vitessce.py"
+
+
+rule vitessce:
+    input:
+        collect("<results>/atlas/{atlas}/vitessce.json", atlas=RUN.atlases),
