@@ -6,6 +6,7 @@ import anndata
 import pandas as pd
 import pytest
 
+from immunomod.dictionary import columns_of_tables, table_of
 from immunomod.files import read_tsv
 from support.workflow import Outcome, snakemake
 
@@ -93,3 +94,15 @@ def test_no_file_of_the_repository_changed_hands(demo):
         path for path in demo.results.rglob("*") if path.name.startswith(".") and path.suffix in (".tsv", ".h5ad")
     ]
     assert not leftovers
+
+
+def test_the_dictionary_describes_the_columns_of_every_table(demo):
+    columns = columns_of_tables()
+    described = {name: list(rows["column"]) for name, rows in columns.groupby("table", sort=False)}
+    found = set()
+    for path in sorted(demo.results.rglob("*.tsv*")):
+        name = table_of(path.relative_to(demo.results))
+        if name is not None:
+            found.add(name)
+            assert list(read_tsv(path, nrows=1, dtype=str).columns) == described[name], path
+    assert found == set(described)
