@@ -1,5 +1,11 @@
 """The embedded demo, whose truth is known: every floor's result against what was planted."""
 
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
@@ -106,3 +112,43 @@ def test_the_dictionary_describes_the_columns_of_every_table(demo):
             found.add(name)
             assert list(read_tsv(path, nrows=1, dtype=str).columns) == described[name], path
     assert found == set(described)
+
+
+@pytest.fixture(scope="module")
+def snakemake_report(demo: Outcome, repository: Path) -> str:
+    """Snakemake's own report, made where no network can be reached."""
+    page = demo.results.parent / "snakemake.html"
+    command = [sys.executable, "-m", "snakemake", "-s", str(repository / "Snakefile"), "--report", str(page)]
+    command += ["--directory", str(page.parent), "--configfile", str(repository / CONFIG)]
+    without_network = ["unshare", "--user", "--map-root-user", "--net"]
+    if shutil.which("unshare") and subprocess.run([*without_network, "true"], capture_output=True).returncode == 0:
+        command = without_network + command
+    proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | proxies, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return page.read_text(encoding="utf-8")
+
+
+def test_the_report_of_snakemake_opens_offline(snakemake_report):
+    assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="?http', snakemake_report)
+
+
+def test_the_report_of_snakemake_holds_every_table_and_figure_with_its_caption(snakemake_report, demo):
+    script = snakemake_report.split('<script id="results">')[1].split("=", 1)[1].lstrip()
+    listed, _ = json.JSONDecoder().raw_decode(script)
+    listed = {name.removeprefix("results/"): entry for name, entry in listed.items()}
+    figures = {f"report/figures/{path.name}" for path in (demo.results / "report" / "figures").glob("*.svg")}
+    assert len(figures) == 15 and figures <= set(listed)
+    tables = {path.relative_to(demo.results).as_posix() for path in (demo.results / "contrasts").glob("*/*.tsv")}
+    left_out = {f"contrasts/{CONTRAST}/{name}.tsv" for name in ("msc_scores", "program_genes")}
+    more = {"ledger.tsv", "samples/qc.tsv", "provenance/versions.tsv", "provenance/rules.tsv", "report/index.html"}
+    more |= {f"atlas/{ATLAS}/{name}.tsv" for name in ("clusters", "markers", "integration", "clustering")}
+    more |= {f"synthesis/{name}.tsv" for name in ("program_meta", "potency", "suppression", "variance")}
+    assert (tables - left_out) | more <= set(listed)
+    for name, entry in listed.items():
+        assert entry["caption"] and entry["labels"], name
+    forest = listed[f"report/figures/forest_{CONTRAST}.svg"]
+    assert forest["labels"] == {"figure": "forest", "of": CONTRAST}
+    categories = snakemake_report.split('<script id="categories">')[1].split("</script>")[0]
+    for category in ("Report", "Effects", "Figures", "Quality", "Cells", "Provenance"):
+        assert f'"{category}": ' in categories, category

@@ -15,15 +15,30 @@ rule build_atlas:
         witnesses=RUN.witnesses,
     output:
         atlas="<results>/atlas/{atlas}.h5ad",
-        integration="<results>/atlas/{atlas}/integration.tsv",
-        clustering="<results>/atlas/{atlas}/clustering.tsv",
+        integration=report(
+            "<results>/atlas/{atlas}/integration.tsv",
+            caption="../report/integration.rst",
+            category="Cells",
+            labels={"table": "integration methods", "atlas": "{atlas}"},
+        ),
+        clustering=report(
+            "<results>/atlas/{atlas}/clustering.tsv",
+            caption="../report/clustering.rst",
+            category="Cells",
+            labels={"table": "resolutions", "atlas": "{atlas}"},
+        ),
         clusters=report(
             "<results>/atlas/{atlas}/clusters.tsv",
             caption="../report/clusters.rst",
             category="Cells",
             labels={"table": "clusters and their cell classes", "atlas": "{atlas}"},
         ),
-        markers="<results>/atlas/{atlas}/markers.tsv",
+        markers=report(
+            "<results>/atlas/{atlas}/markers.tsv",
+            caption="../report/markers.rst",
+            category="Cells",
+            labels={"table": "marker genes", "atlas": "{atlas}"},
+        ),
     log:
         "<logs>/build_atlas/{atlas}.log",
     benchmark:

@@ -18,7 +18,12 @@ RESULTS = [
 rule write_provenance:
     output:
         config="<results>/provenance/config.yaml",
-        versions="<results>/provenance/versions.tsv",
+        versions=report(
+            "<results>/provenance/versions.tsv",
+            caption="../report/versions.rst",
+            category="Provenance",
+            labels={"table": "versions"},
+        ),
     log:
         "<logs>/write_provenance.log",
     benchmark:
@@ -39,7 +44,12 @@ rule describe_run:
     output:
         crate="<results>/provenance/ro-crate-metadata.json",
         jobs="<results>/provenance/jobs.tsv",
-        rules="<results>/provenance/rules.tsv",
+        rules=report(
+            "<results>/provenance/rules.tsv",
+            caption="../report/rules.rst",
+            category="Provenance",
+            labels={"table": "time and memory by rule"},
+        ),
         seeds="<results>/provenance/seeds.tsv",
         environment="<results>/provenance/environment.txt",
         methods="<results>/provenance/methods.md",

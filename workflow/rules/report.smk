@@ -22,7 +22,14 @@ rule build_report:
             category="Report",
             labels={"page": "the whole report"},
         ),
-        figures=directory("<results>/report/figures"),
+        figures=report(
+            directory("<results>/report/figures"),
+            patterns=["{figure,forest|heatmap|umap|sample}_{of}.svg"],
+            caption="../report/figures.rst",
+            category="Figures",
+            subcategory="{figure}",
+            labels={"figure": "{figure}", "of": "{of}"},
+        ),
     log:
         "<logs>/build_report.log",
     benchmark:
