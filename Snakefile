@@ -34,3 +34,7 @@ rule all:
     input:
         RESULTS,
         rules.describe_run.output,
+
+
+onsuccess:
+    print(run_summary(Path(workflow.pathvars.apply("<results>")), CONTRASTS, list(RUN.atlases)), file=sys.stderr)

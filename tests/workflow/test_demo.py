@@ -152,3 +152,8 @@ def test_the_report_of_snakemake_holds_every_table_and_figure_with_its_caption(s
     categories = snakemake_report.split('<script id="categories">')[1].split("</script>")[0]
     for category in ("Report", "Effects", "Figures", "Quality", "Cells", "Provenance"):
         assert f'"{category}": ' in categories, category
+
+
+def test_a_run_ends_by_naming_the_report_and_what_to_look_at(demo):
+    end = demo.printed.rsplit("The report is ", 1)[1]
+    assert end.startswith("results/report/index.html") and "could be tested" in end and "to look at, of 12" in end
