@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from immunomod.report.words import FDR_THRESHOLD, listing, plural, signed
 
 #: Entries of a list that are named; the rest is counted.
 _NAMED = 5
+_WIDTH = 160
 _READOUTS = ("readout",)
 
 
@@ -50,9 +52,8 @@ def _samples(qc: pd.DataFrame) -> list[str]:
 def _warnings(problems: pd.DataFrame, results: Path) -> list[str]:
     if problems.empty:
         return []
-    lines = [
-        f"The check before the run gave {plural(len(problems), 'warning')} ({results / 'check' / 'problems.tsv'})."
-    ]
+    count = plural(len(problems), "warning")
+    lines = [f"The check before the run gave {count} ({results / 'check' / 'problems.tsv'})."]
     return lines + _named(f"{Path(str(row.file)).name}: {row.problem}" for row in problems.itertuples())
 
 
@@ -96,7 +97,7 @@ def _found(tested: pd.DataFrame) -> list[str]:
 
 
 def _named(entries: Iterable[str]) -> list[str]:
-    lines = [f"  {entry}" for entry in entries]
+    lines = [f"  {shorten(entry, _WIDTH, placeholder=' …')}" for entry in entries]
     more = len(lines) - _NAMED
     return lines[:_NAMED] + ([f"  and {more} more"] if more > 0 else [])
 

@@ -21,6 +21,7 @@ from immunomod.contrast.model import benjamini_hochberg, fit_linear
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.scores import effective_library, measure_expression
 from immunomod.contrast.settings import ContrastSettings
+from immunomod.progress import Progress
 
 COLUMNS = ["gene", "base_mean", "log2_fold_change", "se", "statistic", "p_value", "fdr", "ambient_suspect"]
 
@@ -41,6 +42,7 @@ def gene_effects(
     contrast's design table says why.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
+    progress = Progress("genes")
     for dataset in contrast.datasets:
         stratum = pseudobulks[dataset]
         for cell_class in sorted(stratum.obs["cell_class"].astype(str).unique()):
@@ -52,6 +54,7 @@ def gene_effects(
             if len(contrast.datasets) > 1:
                 table["dataset"] = dataset
             tables.setdefault(cell_class, []).append(table)
+            progress(f"{cell_class} in {dataset}: {len(table):,} genes")
     return {name: _stack(parts) for name, parts in tables.items()}
 
 
