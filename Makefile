@@ -4,7 +4,7 @@ BIN := .venv/bin
 CORES ?= 2
 export MPLBACKEND := Agg
 
-.PHONY: env env-scvi env-crate demo test test-fast lint format bench lock clean
+.PHONY: env env-scvi env-crate env-cellxgene demo test test-fast lint format bench lock clean
 
 ## .venv/ with snakemake and immunomod
 env: .venv/.installed
@@ -42,6 +42,15 @@ env-crate: .venv-crate/.installed
 .venv-crate/.installed:
 	@$(PYTHON) -m venv .venv-crate
 	@.venv-crate/bin/python -m pip install --quiet --disable-pip-version-check "roc-validator>=0.13,<0.14"
+	@touch $@
+
+# CELLxGENE 1.3 answers with bytes that newer versions of Werkzeug refuse.
+## .venv-cellxgene/ with CELLxGENE, for the test that opens an atlas with it
+env-cellxgene: .venv-cellxgene/.installed
+
+.venv-cellxgene/.installed:
+	@$(PYTHON) -m venv .venv-cellxgene
+	@.venv-cellxgene/bin/python -m pip install --quiet --disable-pip-version-check "cellxgene>=1.3,<1.4" "flask<2.2" "werkzeug<2.2"
 	@touch $@
 
 ## the whole workflow on the embedded demo
@@ -97,4 +106,4 @@ lock: .venv/bin/uv
 	$(LOCK) pyproject.toml --extra dev -c envs/immunomod.lock -o envs/dev.lock
 
 clean:
-	rm -rf .venv .venv-scvi .venv-crate .snakemake results/demo
+	rm -rf .venv .venv-scvi .venv-crate .venv-cellxgene .snakemake results/demo

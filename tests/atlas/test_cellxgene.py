@@ -1,6 +1,6 @@
 """CELLxGENE itself opens an atlas: its server is asked for the schema, the map and a column, as its page does.
 
-``IMMUNOMOD_CELLXGENE`` names the program of an environment of its own (``docs/other_tools.md``).
+``IMMUNOMOD_CELLXGENE`` names the program, or ``make env-cellxgene`` has made an environment of its own for it.
 """
 
 import json
@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -20,11 +21,12 @@ _PATIENCE_S = 120
 
 
 @pytest.fixture
-def program():
-    named = os.environ.get("IMMUNOMOD_CELLXGENE", "")
-    if not named:
-        pytest.skip("IMMUNOMOD_CELLXGENE names no cellxgene")
-    return named
+def program(repository):
+    own = repository / ".venv-cellxgene" / "bin" / "cellxgene"
+    named = Path(os.environ.get("IMMUNOMOD_CELLXGENE", own))
+    if not named.exists():
+        pytest.skip("CELLxGENE is not installed (make env-cellxgene)")
+    return str(named)
 
 
 @pytest.fixture
@@ -40,7 +42,8 @@ def ask(program, write_sample, markers_folder, tmp_path):
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
     def request(path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Accept": "*/*"})
+        with urllib.request.urlopen(asked, timeout=60) as answer:
             return answer.read()
 
     try:
