@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
+from immunomod.claims import SHIPPED as SHIPPED_CLAIMS
 from immunomod.errors import UserError
 from immunomod.job import share_package_path
 from immunomod.sample.settings import SECTIONS as SAMPLE_SECTIONS
@@ -26,10 +27,12 @@ DOOR = RUN.acquire_settings.jobs
 workflow.register_resource("door", DOOR)
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
+COMPARED = sorted({dataset for contrast in CONTRASTS for dataset in RUN.datasets_of_contrast(contrast)})
 ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
 PROGRAM_TABLES = ["program_effects", "program_scores", "program_genes", "program_enrichment"]
 CONTRAST_TABLES = [*PROGRAM_TABLES, "composition", "communication", "design"]
 POTENCY_TABLES = ["potency", "suppression", "variance"]
+CLAIM_TABLES = [str(SHIPPED_CLAIMS / name) for name in ("claims.tsv", "evidence.tsv")]
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 
