@@ -20,6 +20,9 @@ N_PAIRS_SHOWN = 12
 #: The two directions of ligand and receptor, and what a reader calls them.
 DIRECTIONS = {"msc_to_immune": "From MSC to immune cells", "immune_to_msc": "From immune cells to MSC"}
 
+#: Names of diseases that underscores alone do not make readable.
+DISEASES = {"crohns_disease": "Crohn's disease", "graft_versus_host": "Graft-versus-host disease"}
+
 
 @dataclass(frozen=True)
 class EffectRow:
@@ -86,7 +89,15 @@ def disease_tables(contrast: Contrast) -> list[EffectTable]:
             _row(row, axis, _plain(text(row["signature"])), class_label(text(row["cell_class"])), _verified(row))
             for row in records(rows)
         ]
-        found.append(EffectTable(_capital(_plain(str(disease))), note, "log2 units", draw.forest_axis(axis), shown))
+        found.append(
+            EffectTable(
+                DISEASES.get(str(disease), _capital(_plain(str(disease)))),
+                note,
+                "log2 units",
+                draw.forest_axis(axis),
+                shown,
+            )
+        )
     return found
 
 

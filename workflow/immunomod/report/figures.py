@@ -17,6 +17,7 @@ import pandas as pd
 from immunomod.files import atomic_path
 from immunomod.report.answer import READOUT_ROLES
 from immunomod.report.draw import Axis
+from immunomod.report.further_figures import further_figures
 from immunomod.report.inputs import Atlas, Contrast, ReportTables, records
 from immunomod.report.maps import COLOURINGS, Colours, colours_of, draw_map, drawable, literal, run_colours
 from immunomod.report.palette import DOWN, KEPT, NEUTRAL, UP, class_label, class_order, diverging, ink_on
@@ -89,6 +90,8 @@ def write_figures(tables: ReportTables, folder: Path) -> list[Path]:
         figure = map_figure(atlas, colours)
         if figure is not None:
             written += save_figure(figure, folder / f"umap_{slug(atlas.name)}")
+    for stem, figure in further_figures(tables):
+        written += save_figure(figure, folder / stem)
     nothing = pd.DataFrame()
     for row in records(tables.qc):
         sample = str(row["sample"])
