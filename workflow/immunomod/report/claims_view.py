@@ -16,6 +16,7 @@ import pandas as pd
 
 from immunomod.claims import Claim, ClaimSet, Pointer
 from immunomod.report.answer import is_coculture
+from immunomod.report.effect_rows import little_verified
 from immunomod.report.inputs import Contrast, ReportTables, records
 from immunomod.report.palette import class_label
 from immunomod.report.values import number, text
@@ -38,7 +39,8 @@ class Evidence:
     """One result that speaks to a claim, as the table at ``path`` has it.
 
     ``toward`` is the estimate times the sign that the claim asks for: positive where it is on the claim's side.
-    ``corrected`` is False where an interval alone speaks, with no correction for the number of looks.
+    ``corrected`` is False where an interval alone speaks, with no correction for the number of looks; ``caution`` is
+    what to say of a result that stands alone.
     """
 
     what: str
@@ -54,6 +56,7 @@ class Evidence:
     path: str
     toward: float = math.nan
     corrected: bool = True
+    caution: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,9 @@ def verdict_of(evidence: Iterable[Evidence], has_pointers: bool, nothing_found: 
     if pro and not any(row.corrected for row in pro) and 2 * len(pro) <= len(tested):
         return CANNOT_TELL, f"{split}. Intervals stand by themselves here, so less than half of them is not enough."
     if pro and not contra and toward > away:
-        return SUPPORTED, f"{split}. {_clearest(pro)}"
+        return SUPPORTED, f"{split}. {_clearest(pro)}{_caution(pro)}"
     if contra and not pro and away > toward:
-        return CONTRADICTED, f"{split}. {_clearest(contra)}"
+        return CONTRADICTED, f"{split}. {_clearest(contra)}{_caution(contra)}"
     if pro and contra:
         return CANNOT_TELL, f"The results disagree. {split}. {_clearest(pro)} {_clearest(contra)}"
     if pro or contra:
@@ -113,6 +116,12 @@ def verdict_of(evidence: Iterable[Evidence], has_pointers: bool, nothing_found: 
 
 def _clearest(rows: list[Evidence], word: str = "clearest") -> str:
     return f"The {word}: {_in_words(max(rows, key=_size))}."
+
+
+def _caution(rows: list[Evidence]) -> str:
+    """What to bear in mind where every row that decides has a caution of its own."""
+    cautions = list(dict.fromkeys(row.caution for row in rows))
+    return f" But {cautions[0]}." if all(cautions) else ""
 
 
 def _in_words(row: Evidence) -> str:
@@ -229,6 +238,7 @@ def _rows(
             reason=text(row.get("reason")) if says == UNTESTED else "",
             path=path,
             toward=toward,
+            caution=little_verified(row),
         )
 
 

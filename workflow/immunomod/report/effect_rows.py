@@ -86,7 +86,7 @@ def disease_tables(contrast: Contrast) -> list[EffectTable]:
         n_open = len(every) - len(rows)
         note = f"{plural(n_open, 'row')} could not be tested" if n_open else ""
         shown = [
-            _row(row, axis, _plain(text(row["signature"])), class_label(text(row["cell_class"])), _verified(row))
+            _row(row, axis, _plain(text(row["signature"])), class_label(text(row["cell_class"])), little_verified(row))
             for row in records(rows)
         ]
         found.append(
@@ -125,7 +125,7 @@ def communication_tables(contrast: Contrast) -> list[EffectTable]:
             _row(row, axis, *_pair(row), note=_ends(row), n=probability(number(row["fdr_both"])))
             for row in records(rows)
         ]
-        found.append(EffectTable(heading, note, "log2 units", draw.forest_axis(axis), shown, "fdr, both ends"))
+        found.append(EffectTable(heading, note, "log2 units", draw.forest_axis(axis), shown, "Both ends"))
     return found
 
 
@@ -202,11 +202,12 @@ def _prediction(row: dict[str, object]) -> str:
     return interval(low, high) if np.isfinite([low, high]).all() else ""
 
 
-def _verified(row: dict[str, object]) -> str:
+def little_verified(row: dict[str, object]) -> str:
+    """What to say of a signature of which less than half of the genes were read in its source."""
     verified, total = number(row.get("genes_verified")), number(row.get("genes_total"))
     if not np.isfinite([verified, total]).all() or 2 * verified >= total:
         return ""
-    return f"only {count(verified)} of {count(total)} genes were read in the source"
+    return f"{count(verified) if verified else 'none'} of its {count(total)} genes was read in the source"
 
 
 def _plain(name: str) -> str:

@@ -245,10 +245,16 @@ CellMap.prototype.name = function (context) {
   context.font = "600 " + 12 * this.ratio + "px system-ui, sans-serif";
   context.textAlign = "center"; context.textBaseline = "middle";
   context.lineWidth = 3.5 * this.ratio; context.strokeStyle = "#fff"; context.lineJoin = "round";
+  var taken = [], line = 14 * this.ratio;
+  function clash(x, y, half) {
+    return taken.some(function (t) { return Math.abs(t[1] - y) < line && Math.abs(t[0] - x) < t[2] + half; });
+  }
   this.by.levels.forEach(function (level, code) {
     if (!xs[code].length || (self.only >= 0 && self.only !== code)) { return; }
-    var half = context.measureText(level.label).width / 2 + 4, text = level.label.split(",")[0];
+    var text = level.label.split(",")[0], half = context.measureText(text).width / 2 + 4;
     var x = Math.max(half, Math.min(middle(xs[code]), self.canvas.width - half)), y = middle(ys[code]);
+    for (var tries = 0; tries < 8 && clash(x, y, half); tries++) { y += line; }
+    taken.push([x, y, half]);
     context.strokeText(text, x, y);
     context.fillStyle = "#17212b";
     context.fillText(text, x, y);
