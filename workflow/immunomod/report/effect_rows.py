@@ -207,7 +207,7 @@ def little_verified(row: dict[str, object]) -> str:
     verified, total = number(row.get("genes_verified")), number(row.get("genes_total"))
     if not np.isfinite([verified, total]).all() or 2 * verified >= total:
         return ""
-    return f"{count(verified) if verified else 'none'} of its {count(total)} genes was read in the source"
+    return f"{count(verified) if verified else 'none'} of its {count(total)} genes were read in the source"
 
 
 def _plain(name: str) -> str:
