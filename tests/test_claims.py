@@ -14,7 +14,7 @@ from immunomod.programs import load_programs
 
 def test_every_result_that_a_claim_asks_for_exists():
     claims, programs = load_claims(), load_programs()
-    diseases = set(load_diseases((SHIPPED_DISEASES,), {}, programs).table["disease"])
+    diseases = set(load_diseases((SHIPPED_DISEASES,), programs).table["disease"])
     known = {"program_effects": set(programs.table.index), "disease": diseases, "variance": {"source", "donor"}}
     for pointers in claims.evidence.values():
         for pointer in pointers:

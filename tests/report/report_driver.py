@@ -15,7 +15,7 @@ HELPERS = """
 function until(what) { return new Promise(function (go) {
   (function look() { if (what()) { go(); } else { setTimeout(look, 10); } })(); }); }
 function tell(value) { document.documentElement.setAttribute('data-told', encodeURIComponent(JSON.stringify(value))); }
-var errors = [];
+var loaded = new Promise(function (go) { addEventListener('load', go); }), errors = [];
 addEventListener('error', function (e) { errors.push(String(e.message)); });
 addEventListener('securitypolicyviolation', function (e) { errors.push('policy: ' + e.violatedDirective); });
 """
@@ -26,7 +26,7 @@ def drive(chromium: Callable[..., Any], html: str, script: str, folder: Path) ->
 
     The page keeps its policy; this one script is let in beside the page's own by its hash.
     """
-    body = HELPERS + f"(async function () {{ {script} }})().catch(function (e) {{ tell({{failed: String(e)}}); }});"
+    body = HELPERS + f"(async function () {{ await loaded; {script} }})().catch(function (e) {{ tell({{failed: String(e)}}); }});"
     digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
     # Before the page's own script, so that no error of that one is missed.
     driven = html.replace("script-src 'sha256-", f"script-src 'sha256-{digest}' 'sha256-", 1)
