@@ -155,11 +155,11 @@ CellMap.prototype.describe = function () {
   legend.textContent = "";
   if (!this.by.levels) {
     var item = make("li", "ramp");
-    item.appendChild(make("span", "", this.by.low.toFixed(1)));
+    item.appendChild(make("span", "", this.by.low.toFixed(1).replace("-", "\u2212")));
     var bar = make("i");
     bar.style.background = "linear-gradient(to right," + this.spec.ramp.join(",") + ")";
     item.appendChild(bar);
-    item.appendChild(make("span", "", this.by.high.toFixed(1) + " score (t-value); the outer 1% share the end colours"));
+    item.appendChild(make("span", "", this.by.high.toFixed(1).replace("-", "\u2212") + " score (t-value); the outer 1% share the end colours"));
     legend.appendChild(item);
     return;
   }
