@@ -74,12 +74,14 @@ CONTESTANTS ?=
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/calibration.py $(if $(wildcard $(KANG)),--kang $(KANG))
 	$(BIN)/python benchmarks/demo_recovery.py
+	$(BIN)/python benchmarks/potency.py
 	$(BIN)/python benchmarks/doublets.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/demultiplexing.py
 	$(BIN)/python benchmarks/markers.py
 	$(BIN)/python benchmarks/leakage.py
 	$(BIN)/python benchmarks/leakage.py --studies 20 --classes own
+	$(BIN)/python benchmarks/communication.py
 	$(BIN)/python benchmarks/sample_floor.py
 	$(BIN)/python benchmarks/sample_floor_speed.py
 	$(BIN)/python benchmarks/atlas/run.py --cells $(ATLAS_CELLS) $(if $(CONTESTANTS),--python $(CONTESTANTS),--tools immunomod)

@@ -304,3 +304,12 @@ def test_a_lonely_data_set_is_a_warning(study):
     found = check_file(study.write(), study.folder / "results")
     assert [(row, column) for _, row, column in told(found)] == [(2, "dataset")]
     assert not found.has_errors
+
+
+def test_suppression_without_the_msc_donor_that_it_is_of_is_a_warning(study):
+    for number, row in enumerate(study.samples):
+        row["suppression"] = "40" if number < 2 else ""
+        row["msc_donor"] = "M1" if number == 0 else ""
+    found = check_file(study.write(), study.folder / "results")
+    assert [(row, column) for _, row, column in told(found)] == [(3, "suppression")]
+    assert not found.has_errors

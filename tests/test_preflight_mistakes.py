@@ -46,15 +46,15 @@ def test_a_mistake_is_named_by_file_row_and_column(study: PlantedStudy, mistake:
     assert problem.is_error is mistake.is_error
 
 
-def test_fifteen_mistakes_are_fifteen_problems(study):
+def test_sixteen_mistakes_are_sixteen_problems(study):
     for mistake in TOGETHER:
         mistake.plant(study)
     expected = Counter((one.file, MOVED.get(one.name, one.row), one.column) for one in TOGETHER)
     found = check_file(study.write(), study.folder / "results")
-    assert len(expected) == 15
+    assert len(expected) == 16
     assert Counter(map(place, found.problems)) == expected
     text = found.text()
-    assert text.endswith("13 errors, 2 warnings")
+    assert text.endswith("14 errors, 2 warnings")
     assert "samples.tsv row 5, column source: " in text and "does not exist. Fix: correct the path" in text
     rows = [problem.row for problem in found.problems if place(problem)[0] == "samples.tsv"]
     assert rows == sorted(rows)

@@ -205,13 +205,20 @@ def test_the_documented_defaults_are_the_real_ones(study, repository):
     resolved = study().config
     sections = (
         "reading", "qc", "calling", "ambient", "doublets", "demultiplexing", "atlas", "annotation", "contrast",
+        "potency",
     )  # fmt: skip
     real = {f"{name}.{key}": value for name in sections for key, value in resolved[name].items()}
     real |= {key: resolved[key] for key in ("title", "seed", "atlases", "cells_tables")}
+    real["diseases.fold_changes"] = resolved["diseases"]["fold_changes"]
     real["geo.base_url"] = resolved["geo"]["base_url"]
     shown = ("parallel_downloads", "requests_per_s", "attempts", "timeout_s")
     real |= {f"geo.{key}": getattr(TransferSettings(), key) for key in shown}
-    shipped = {"programs": ["shipped:programs"], "annotation.markers": "shipped:markers"}
+    shipped = {
+        "programs": ["shipped:programs"],
+        "diseases.tables": ["shipped:diseases"],
+        "interactions": "shipped:interactions",
+        "annotation.markers": "shipped:markers",
+    }
     assert documented == real | shipped
 
 

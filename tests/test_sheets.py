@@ -167,5 +167,15 @@ def test_a_limit_goes_to_the_filter_and_not_to_the_reading(tmp_path):
     run = Run(config={}, folder=tmp_path, samples=samples, contrasts=samples.iloc[:0])
     assert run.sample_limits("a") == {"max_pct_mt": 9.0, "min_genes": 150.0}
     assert run.sample_limits("b") == {}
-    assert set(run.sample_row("a")) - set(run.read_row("a")) == {*SHEET_LIMITS, "guessed"}
+    assert set(run.sample_row("a")) - set(run.read_row("a")) == {*SHEET_LIMITS, "guessed", "suppression"}
     assert run.read_row("a").items() <= run.sample_row("a").items()
+
+
+def test_suppression_is_a_number_and_no_contrast_is_along_it(examine, tmp_path):
+    with_values = SAMPLES.replace("\tdose\n", "\tsuppression\n")
+    assert examine(CLEAN, with_values).problems == []
+    (problem,) = examine("q\td\tsuppression\t\t\t\t\n", with_values).problems
+    assert problem.column == "variable" and "MSC donors" in problem.problem
+    (tmp_path / "faulty.tsv").write_text(with_values.replace("\t2.0\n", "\thigh\n", 1))
+    (fault,) = examine_samples(tmp_path / "faulty.tsv").problems
+    assert (fault.row, fault.column) == (5, "suppression") and "a number" in fault.fix

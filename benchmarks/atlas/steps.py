@@ -19,7 +19,7 @@ _SECONDS_BETWEEN_LOOKS = 0.1
 class Steps:
     """Wall and CPU seconds of each step and the peak of resident memory up to its end (MB), children included.
 
-    The memory of processes that run at the same time is added up, pages that they share are counted in each.
+    The memory of processes that run at the same time is added up, pages that they share in equal parts (PSS).
     """
 
     def __init__(self) -> None:
@@ -44,27 +44,33 @@ class Steps:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _highest() -> int:
-    """Bytes of this program's highest resident memory; 0 where the system does not say.
+def _highest(file: str = "/proc/self/status", line: str = "VmHWM:") -> int:
+    """Bytes on a line of a process's record, by default of this program's highest memory; 0 where there is none.
 
     Not ``getrusage``: its highest memory outlives ``exec``, so that a program starts with that of whoever started it.
     """
     try:
-        status = Path("/proc/self/status").read_text()
+        record = Path(file).read_text()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+    return next((int(row.split()[1]) * 1024 for row in record.splitlines() if row.startswith(line)), 0)
 
 
 def _resident(process: int) -> int:
     """Bytes of resident memory of a process and all that it started, now. Linux only: 0 elsewhere."""
-    folder = Path("/proc") / str(process)
+    tree = _with_children(process)
+    if len(tree) == 1:
+        return _highest(f"/proc/{process}/status", "VmRSS:")
+    return sum(_highest(f"/proc/{one}/smaps_rollup", "Pss:") for one in tree)
+
+
+def _with_children(process: int) -> list[int]:
     try:
-        own = int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        children = [int(pid) for task in (folder / "task").iterdir() for pid in (task / "children").read_text().split()]
+        tasks = list(Path(f"/proc/{process}/task").iterdir())
+        children = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
     except (OSError, ValueError):  # the process ended while it was looked at
-        return 0
-    return own + sum(_resident(child) for child in children)
+        return [process]
+    return [process, *(pid for child in children for pid in _with_children(child))]
 
 
 def _cpu() -> float:

@@ -85,7 +85,7 @@ def test_the_chosen_resolution_recovers_the_classes(seed: int) -> None:
     data, truth = cells_of_classes(800, 7, seed)
     graph = cluster.cell_graph(fuzzy_connectivities(nearest_neighbors(data, 15)), seed=1)
     chosen, table = cluster.choose_resolution(graph, data, "auto", seed=1)
-    assert adjusted_rand_score(chosen.labels[graph.node_of_cell], truth) > 0.95
+    assert adjusted_rand_score(chosen, truth) > 0.95
     assert table["chosen"].sum() == 1
 
 
@@ -100,7 +100,8 @@ def test_a_resolution_asked_for_is_taken(connectivities: sparse.csr_matrix) -> N
     graph = cluster.cell_graph(connectivities, seed=1)
     points = np.random.default_rng(0).normal(size=(180, 3)).astype(np.float32)
     chosen, table = cluster.choose_resolution(graph, points, 2.0, seed=1)
-    assert chosen.resolution == 2.0 and list(table["resolution"]) == [1.0, 2.0, 4.0]
+    assert list(table["resolution"]) == [1.0, 2.0, 4.0] and list(table["chosen"]) == [False, True, False]
+    np.testing.assert_array_equal(chosen, cluster.cluster_at(graph.graph, 2.0, seed=1).labels)
 
 
 def test_micro_clusters_keep_modularity_and_find_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,12 +119,45 @@ def test_micro_clusters_keep_modularity_and_find_the_classes(monkeypatch: pytest
     assert adjusted_rand_score(labels, truth) > adjusted_rand_score(direct.labels, truth) - 0.01
 
 
+def test_cells_leave_micro_clusters_that_are_too_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every micro-cluster holds two classes: the clusters on the graph between them cannot tell these apart."""
+    data, truth = cells_of_classes(1_200, 6, seed=5)
+    connectivities = fuzzy_connectivities(nearest_neighbors(data, 15))
+    coarse = truth // 2
+    member = sparse.csr_matrix((np.ones(1_200), (coarse, np.arange(1_200))))
+    between = cluster.graph_of(sparse.csr_matrix(member @ connectivities @ member.T))
+    graph = cluster.CellGraph(between, coarse, cluster.graph_of(connectivities))
+    chosen, table = cluster.choose_resolution(graph, data, 0.5, seed=1)
+    row = table[table["chosen"]].iloc[0]
+    assert adjusted_rand_score(chosen, truth) > 0.95 and row["n_clusters"] == 6
+    expected = graph.of_cells.modularity(chosen.tolist(), weights="weight", resolution=0.5)
+    assert row["modularity"] == pytest.approx(expected) and row["smallest_cluster"] == np.bincount(chosen).min()
+
+
+def test_processes_change_nothing() -> None:
+    data, _ = cells_of_classes(600, 5, seed=2)
+    graph = cluster.cell_graph(fuzzy_connectivities(nearest_neighbors(data, 15)), seed=1)
+    alone, several = (cluster.choose_resolution(graph, data, "auto", seed=1, threads=n) for n in (1, 3))
+    np.testing.assert_array_equal(alone[0], several[0])
+    pd.testing.assert_frame_equal(alone[1], several[1])
+
+
 def test_small_groups_join_the_one_they_touch_most() -> None:
     weights = sparse.lil_matrix((9, 9))
     for i, j, weight in [(0, 8, 0.1), (4, 8, 0.9)]:
         weights[i, j] = weights[j, i] = weight
     groups = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
     np.testing.assert_array_equal(cluster.absorb_small(groups, weights.tocsr(), 3), [1, 1, 1, 1, 0, 0, 0, 0, 0])
+
+
+def test_groups_are_cut_where_a_good_part_lies_in_another_cluster() -> None:
+    groups = np.repeat([0, 1, 2], [10, 8, 6])
+    clusters = np.array([0] * 6 + [1] * 4 + [1] * 7 + [0] + [2] * 6)
+    np.testing.assert_array_equal(
+        cluster.cut_at_borders(groups, clusters, smallest=3, share=0.1), [1] * 6 + [3] * 4 + [0] * 8 + [2] * 6
+    )
+    np.testing.assert_array_equal(cluster.cut_at_borders(groups, clusters, smallest=5, share=0.1), groups)
+    np.testing.assert_array_equal(cluster.cut_at_borders(groups, clusters, smallest=3, share=0.5), groups)
 
 
 def test_whole_groups_and_split_labels() -> None:

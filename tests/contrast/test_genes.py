@@ -59,7 +59,7 @@ def test_filter_equals_edger():
 
 
 def test_planted_genes_are_found_and_the_table_is_complete():
-    table = gene_effects(QUESTION, {"ds": toy()}, ContrastSettings())["T"]
+    table = gene_effects(QUESTION, {"ds": toy()}, ContrastSettings()).tables["T"]
     assert list(table.columns) == COLUMNS
     planted = table["gene"].isin([f"g{i:03d}" for i in range(10)])
     assert planted.sum() >= 8
@@ -75,8 +75,8 @@ def test_order_of_genes_and_units_does_not_matter():
     data = toy()
     rng = np.random.default_rng(1)
     shuffled = data[rng.permutation(data.n_obs)][:, rng.permutation(data.n_vars)].copy()
-    first = gene_effects(QUESTION, {"ds": data}, ContrastSettings())["T"]
-    second = gene_effects(QUESTION, {"ds": shuffled}, ContrastSettings())["T"]
+    first = gene_effects(QUESTION, {"ds": data}, ContrastSettings()).tables["T"]
+    second = gene_effects(QUESTION, {"ds": shuffled}, ContrastSettings()).tables["T"]
     pd.testing.assert_frame_equal(first, second, rtol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_fitted_gives_an_empty_table(fault):
         data.obs["n_cells"] = 3
     if fault == "no counts":
         data.X = sparse.csr_matrix(data.shape, dtype=np.int64)
-    table = gene_effects(QUESTION, {"ds": data}, ContrastSettings())["T"]
+    table = gene_effects(QUESTION, {"ds": data}, ContrastSettings()).tables["T"]
     assert table.empty
     assert list(table.columns) == COLUMNS
 
@@ -98,7 +98,7 @@ def test_every_gene_zero_somewhere_still_fits():
     for gene in range(counts.shape[1]):
         counts[gene % 6, gene] = 0
     data.X = sparse.csr_matrix(counts)
-    table = gene_effects(QUESTION, {"ds": data}, ContrastSettings())["T"]
+    table = gene_effects(QUESTION, {"ds": data}, ContrastSettings()).tables["T"]
     assert len(table) > 50
     assert table["log2_fold_change"].notna().all()
 
@@ -107,7 +107,7 @@ def test_several_data_sets_name_their_rows():
     question = Contrast.from_row(
         {"contrast": "q", "dataset": "a,b", "variable": "condition", "test": "stim", "reference": "ctrl"}
     )
-    table = gene_effects(question, {"a": toy(), "b": toy(n_donors=1)}, ContrastSettings())["T"]
+    table = gene_effects(question, {"a": toy(), "b": toy(n_donors=1)}, ContrastSettings()).tables["T"]
     assert list(table.columns) == [*COLUMNS, "dataset"]
     assert set(table["dataset"]) == {"a"}
 

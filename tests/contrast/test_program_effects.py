@@ -324,3 +324,42 @@ def test_senseless_settings_are_refused(section):
 
 def test_settings_of_others_are_passed_over():
     assert ContrastSettings.from_config({"allow_unreplicated": True, "min_cells": 20}).min_cells == 20
+
+
+def make_msc(n_lines: int = 3, cultures: int = 2, seed: int = 0) -> AnnData:
+    """MSC donors, each once alone and in several co-cultures with immune cells of other donors."""
+    base = make_pseudobulk(n_donors=n_lines * (1 + cultures), seed=seed, classes=("MSC",))
+    reference = [f"control_{i}" for i in range(n_lines)]
+    rest = [f"treated_{i}" for i in range(n_lines, n_lines * (1 + cultures))]
+    data = base[base.obs["sample"].isin([*reference, *rest])].copy()
+    number = data.obs["sample"].str.split("_").str[1].astype(int)
+    data.obs["msc_donor"] = [f"M{i % n_lines}" for i in number]
+    return data.copy()
+
+
+def test_libraries_of_an_msc_donor_are_scored_one_by_one(programmes):
+    data = make_msc()
+    data.obs["compartment"] = "MSC"
+    result = run(data, programmes)
+    assert set(result.scores["block"]) == {"M0", "M1", "M2"}
+    assert result.scores.groupby("program").size().eq(6).all()
+    single = result.msc_scores
+    assert single.groupby("program").size().eq(9).all()
+    assert set(single["sample"]) == set(data.obs["sample"])
+    assert single["common_se"].eq(0).all()
+    means = single[single["program"] == "for_msc"].groupby("arm")["score"].mean()
+    assert means["test"] - means["reference"] == pytest.approx(row_of(result, "for_msc", "MSC")["effect"], abs=0.1)
+
+
+def test_scores_of_libraries_are_those_of_the_model_where_nothing_is_added_up(programmes):
+    data = make_msc(cultures=1)
+    data.obs["compartment"] = "MSC"
+    result = run(data, programmes)
+    key = ["program", "sample"]
+    both = result.scores.merge(result.msc_scores, on=key, suffixes=("", "_single"), validate="1:1")
+    assert len(both) == len(result.scores)
+    np.testing.assert_allclose(both["score"], both["score_single"])
+
+
+def test_only_msc_have_scores_of_libraries(programmes):
+    assert run(make_pseudobulk(), programmes).msc_scores.empty

@@ -122,6 +122,7 @@ def test_cell_cycle_and_stress_are_averaged_over_the_cells_of_a_unit(samples, ce
         assert unit.mean_S_score == pytest.approx(sum(scores) / len(scores), rel=1e-5)
         known = [one.phase in ("S", "G2M") for one in of_unit if one.phase]
         assert unit.cycling_fraction == pytest.approx(sum(known) / len(known))
+        assert (unit.cells_cycling, unit.cells_with_phase) == (sum(known), len(known))
         assert np.isnan(unit.mean_dissociation_score) == (unit.sample == "s2")
     assert "mean_G2M_score" not in result.obs
     result.write_h5ad(tmp_path / "pseudobulk.h5ad")

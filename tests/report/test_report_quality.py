@@ -156,6 +156,17 @@ def test_methods_name_the_steps_that_the_run_took_and_no_others(tables):
     assert "Ambient RNA" not in {paragraph.step for paragraph in methods_text(none)}
 
 
+def test_methods_name_the_witnesses_that_were_heard(tables):
+    def atlas(annotation):
+        paragraphs = methods_text(tables_of(tables, config={"annotation": annotation}))
+        return next(paragraph for paragraph in paragraphs if paragraph.step == "Atlas")
+
+    assert "one vote each" not in atlas({}).text and "celltypist" not in atlas({}).sources
+    heard = atlas({"celltypist": {"immune": "m.pkl"}, "references": {"blood": {"file": "b.h5ad", "column": "c"}}})
+    assert "for the CellTypist models immune and the annotated references blood." in heard.text
+    assert {"celltypist", "singler"} <= set(heard.sources)
+
+
 def figure_of(tables: ReportTables, number: int, **changes):
     row = records(tables.qc)[number] | changes
     sample = row["sample"]

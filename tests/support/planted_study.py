@@ -161,6 +161,13 @@ def _programme(study: PlantedStudy) -> None:
     study.config["programs"] = ["shipped:programs", "own"]
 
 
+def _pairs(study: PlantedStudy) -> None:
+    folder = study.folder / "pairs"
+    folder.mkdir()
+    (folder / "human.tsv").write_text("ligand\treceptor\nIL2\tIL2RA+IL2RB\n")
+    study.config["interactions"] = "pairs"
+
+
 def mistakes() -> list[Mistake]:
     """Mistakes to plant, each alone or (but for two) all in one study."""
     samples, contrasts, config = "samples.tsv", "contrasts.tsv", "config.yaml"
@@ -192,6 +199,7 @@ def mistakes() -> list[Mistake]:
         Mistake("unknown level", _ask(test="co-culture"), contrasts, 3, "test", "condition = 'co-culture'"),
         Mistake("unknown column", _ask(where='time == "24"'), contrasts, 3, "where", "'time'"),
         Mistake("idle covariate", _ask(covariates="dataset"), contrasts, 3, "covariates", "every sample", False),
+        Mistake("complex of a receptor", _pairs, "human.tsv", 2, "receptor", "'IL2RA+IL2RB' is not allowed here"),
         Mistake("direction of a gene", _programme, "programs.tsv", 2, "direction", "'up' is not one of"),
         Mistake("stimulus differs", _stimulus, contrasts, 2, "reference", "stimulus", False),
     ]  # fmt: skip

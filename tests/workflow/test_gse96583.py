@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from immunomod.contrast.design import Contrast, stratum_design
+from immunomod.contrast.scores import effective_library
 from immunomod.files import read_tsv
 from support.geo_server import GeoServer
 from support.workflow import Outcome, snakemake
@@ -124,6 +126,33 @@ def test_gene_changes_agree_with_edger(from_files, tmp_path):
     assert len(common) > 0.95 * len(edger)
     correlation = np.corrcoef(edger.loc[common, "logFC"], ours.loc[common, "log2_fold_change"])[0, 1]
     assert correlation > 0.98
+
+
+@pytest.mark.parametrize("cell_class", ["CD14_monocyte", "CD4_T"])
+def test_as_many_genes_change_as_deseq2_edger_and_limma_find(from_files, tmp_path, cell_class):
+    """On the same sums and with the same library sizes; with their own, R's engines call up to 5% more at the least."""
+    script = Path(__file__).parents[1] / "contrast" / "reference" / "gene_engines.R"
+    needed = 'for (name in c("DESeq2", "edgeR", "limma")) if (!requireNamespace(name, quietly = TRUE)) quit(status = 3)'
+    if shutil.which("Rscript") is None or subprocess.run(["Rscript", "-e", needed], check=False).returncode:
+        pytest.skip("needs R with DESeq2, edgeR and limma (Debian: r-bioc-deseq2, r-bioc-edger)")
+    bulk = anndata.read_h5ad(from_files.results / "pseudobulk" / "GSE96583.h5ad")
+    row = {"contrast": "q", "dataset": "d", "variable": "condition", "test": "stim", "reference": "ctrl"}
+    design = stratum_design(Contrast.from_row(row), bulk.obs, cell_class, 10)
+    counts = np.asarray((design.membership @ bulk.X).todense())
+    units = design.units[["block", "arm"]].assign(library=effective_library(counts, design.units["arm"].to_numpy()))
+    pd.DataFrame(counts.T.astype(int), index=bulk.var_names).to_csv(tmp_path / "counts.tsv", sep="\t")
+    units.to_csv(tmp_path / "units.tsv", sep="\t", index=False)
+    paths = [str(tmp_path / name) for name in ("counts.tsv", "units.tsv", "engines.tsv")]
+    subprocess.run(["Rscript", str(script), *paths], check=True, capture_output=True)
+    engines = pd.read_csv(tmp_path / "engines.tsv", sep="\t")
+    found = (engines["fdr"] < 0.05).groupby([engines["libraries"], engines["method"]]).sum()
+    ours = read_tsv(from_files.results / "contrasts" / "ifn_beta" / "genes" / f"{cell_class}.tsv.gz")
+    n_changed = int((ours["fdr"].astype(float) < 0.05).sum())
+    assert found["given"].min() <= n_changed <= found["given"].max()
+    assert 0.95 * found["own"].min() <= n_changed <= found["own"].max()
+    theirs = engines[(engines["libraries"] == "given") & (engines["method"] == "deseq2")].set_index("gene")
+    difference = ours.set_index("gene")["log2_fold_change"] - theirs["log2_fold_change"]
+    assert difference.abs().quantile(0.95) < 0.02
 
 
 def test_the_ledger_names_every_file_with_its_checksum(from_files):

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.slow
 REMOTE, LOCAL = "GSE900000001", "lab"
 #: Run again whenever a sheet or the config changes: the look at the whole study, and what gathers all of it.
 ALWAYS = {"all", "check_study", "build_report"}
-POOLED = {"pool_effects"}
+POOLED = {"pool_effects", "rank_potency"}
+#: What answers a contrast.
+ANSWERS = ("test_contrast", "test_diseases")
 GATHERED = {"gather_qc", "gather_ledger"}
 SMALL = {
     "contrast": {"n_random_sets": 20},
@@ -133,7 +135,12 @@ def of_samples(*names: str, dataset: str = REMOTE) -> set[tuple[str, str]]:
 
 def of_dataset(dataset: str, *contrasts: str) -> set[tuple[str, str]]:
     """The jobs below the samples of a data set that has an atlas of its own."""
-    return {("build_atlas", dataset), ("sum_pseudobulks", dataset), *(("test_contrast", name) for name in contrasts)}
+    return {("build_atlas", dataset), ("sum_pseudobulks", dataset)} | answers(*contrasts)
+
+
+def answers(*contrasts: str) -> set[tuple[str, str]]:
+    """The jobs of contrasts."""
+    return {(rule, name) for rule in ANSWERS for name in contrasts}
 
 
 def alone(*rules: str) -> set[tuple[str, str]]:
@@ -181,7 +188,26 @@ def test_a_question_that_is_added_is_answered_alone(plan):
     def edit(study: Study) -> None:
         study.contrasts.append(study.contrasts[0] | {"contrast": "again", "dataset": LOCAL})
 
-    assert plan(edit) == {("test_contrast", "again")} | alone(*ALWAYS, *POOLED)
+    assert plan(edit) == answers("again") | alone(*ALWAYS, *POOLED)
+
+
+def test_a_suppression_that_is_measured_later_has_no_sample_read_again(plan):
+    def edit(study: Study) -> None:
+        for row in study.samples:
+            row["suppression"] = "40" if row["culture"] == "coculture" else ""
+
+    assert plan(edit) == alone(*ALWAYS, "rank_potency")
+
+
+def test_a_disease_that_is_added_tests_no_programme_again(plan, finished):
+    def edit(study: Study) -> None:
+        table = "gene\tlog2_fold_change\nCD4\t1\n"
+        (finished.folder / "mine.tsv").write_text(table)
+        mine = {"table": "mine.tsv", "compartment": "immune:T"}
+        study.config["diseases"] = {"fold_changes": {"mine": mine}}
+
+    jobs = plan(edit)
+    assert jobs == {("test_diseases", name) for name in ("remote", "local")} | alone(*ALWAYS, "write_provenance")
 
 
 def test_a_resolution_filters_no_sample_again(plan):
@@ -244,7 +270,7 @@ def test_data_sets_that_share_an_atlas_run_again_together_and_no_sample_does(fin
     finished.config["atlases"] = {"all": [REMOTE, LOCAL]}
     config = finished.write(finished.folder)
     below = {("build_atlas", "all"), ("sum_pseudobulks", REMOTE), ("sum_pseudobulks", LOCAL)}
-    below |= {("test_contrast", "remote"), ("test_contrast", "local")}
+    below |= answers("remote", "local")
     assert planned(finished.folder, config) == below | alone(*ALWAYS, *POOLED, "write_provenance")
     outcome = snakemake(finished.folder, config).check()
     obs = read_obs(outcome.results / "atlas" / "all.h5ad")

@@ -17,7 +17,14 @@ def test_the_demo_plans_every_floor(repository, tmp_path):
     plan = snakemake(tmp_path, repository / DEMO, "--dry-run").check().printed
     for rule in ("acquire_sample", "read_counts", "filter_cells", "build_atlas", "sum_pseudobulks"):
         assert f"rule {rule}:" in plan
-    for rule in ("test_contrast", "pool_effects", "build_report"):
+    for rule in (
+        "test_contrast",
+        "test_communication",
+        "test_diseases",
+        "pool_effects",
+        "rank_potency",
+        "build_report",
+    ):
         assert f"rule {rule}:" in plan
     assert plan.count("rule read_counts:") == 12
 
@@ -27,9 +34,12 @@ def test_every_table_of_the_contract_is_a_target(repository, tmp_path):
     plan = snakemake(tmp_path, repository / DEMO, "--dry-run").check().printed
     targets = next(line for line in plan.split("rule all:")[1].splitlines() if "input:" in line)
     report = next(line for line in plan.split("rule build_report:")[1].splitlines() if "input:" in line)
-    for table in ("composition", "program_scores", "design", "program_effects", "clusters", "clustering", "genes"):
+    contrast = ("composition", "communication", "program_scores", "design", "program_effects", "program_enrichment")
+    for table in (*contrast, "clusters", "clustering", "genes"):
         assert re.search(rf"/{table}(\.tsv)?\b", targets), table
         assert re.search(rf"/{table}(\.tsv)?\b", report), table
+    for table in ("disease", "potency", "suppression", "variance"):
+        assert re.search(rf"/{table}\.tsv\b", targets), table
 
 
 def test_the_default_profile_loads_by_itself(repository, tmp_path):

@@ -70,7 +70,7 @@ def check(
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Argument(help="A new folder for the study.")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the study; with --power the table to write.")],
     donors: Annotated[int, typer.Option(help="Donors, each with MSC alone, immune cells alone and a co-culture.")] = 4,
     layout: Annotated[str, typer.Option(help="triplet_v3, triplet_v2, h5 or dense_csv.")] = "triplet_v3",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
@@ -85,14 +85,42 @@ def simulate(
     doublet_rate: Annotated[float, typer.Option(help="Share of droplets that hold two cells.")] = 0.04,
     stimulus: Annotated[str, typer.Option(help="What stimulated the immune cells.")] = "PHA",
     archive: Annotated[bool, typer.Option(help="Write the series' RAW.tar too.")] = False,
+    power: Annotated[bool, typer.Option("--power", help="Answer how many donors an effect needs instead.")] = False,
+    from_results: Annotated[
+        Path | None,
+        typer.Option(help="With --power: take the variation between donors from this results folder of a run."),
+    ] = None,
+    effect: Annotated[str, typer.Option(help="With --power: log2 changes, separated by commas.")] = "1",
+    target: Annotated[float, typer.Option(help="With --power: the power to reach.")] = 0.8,
+    alpha: Annotated[float, typer.Option(help="With --power: level of the test, two-sided.")] = 0.05,
+    max_donors: Annotated[int, typer.Option(help="With --power: the largest number of donors looked at.")] = 100,
+    studies: Annotated[int, typer.Option(help="With --power: simulated studies.")] = 20,
 ) -> None:
     """Write a simulated co-culture study with known truth, laid out as GEO serves it, ready to be run.
 
-    `immunomod power` answers from such studies how many donors an effect needs.
+    With --power, answer how many donors a study needs for a given effect: from simulated studies, or with
+    --from-results from the variation between your own donors.
     """
     from immunomod.simulate.command import simulate_command
+    from immunomod.simulate.donors import donors_command
+    from immunomod.simulate.settings import SimulationSettings
 
     with exit_on_user_error():
+        if from_results is not None and not power:
+            raise UserError("--from-results answers how many donors are needed. Add --power.")
+        if power:
+            study = SimulationSettings(
+                cells_scale=cells_scale,
+                donor_sd=donor_sd,
+                leakage=leakage,
+                ambient=ambient,
+                stimulus=stimulus,
+                seed=seed,
+            )
+            changes = numbers(effect, "--effect")
+            answer = donors_command(out, from_results, changes, target, alpha, max_donors, studies, study)
+            typer.echo(answer)
+            return
         typer.echo(
             simulate_command(
                 out,
@@ -136,6 +164,14 @@ def whole_numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UserError(f"{option} {text!r}: whole numbers separated by commas are needed, such as 2,3,4") from None
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """The numbers of a comma-separated option."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} {text!r}: numbers separated by commas are needed, such as 0.5,1") from None
 
 
 def main() -> None:

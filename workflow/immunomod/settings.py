@@ -24,12 +24,16 @@ from immunomod.acquire.download import TransferSettings
 from immunomod.acquire.plan import SheetRow, is_local, local_files, sheet_rows, split_sources
 from immunomod.atlas.settings import EVERY_ATLAS, AnnotationSettings, AtlasSettings
 from immunomod.contrast.settings import ContrastSettings
+from immunomod.diseases import table_path
 from immunomod.errors import Problem, StudyError, UserError
+from immunomod.genes import ORGANISMS
+from immunomod.interactions import table_of
 from immunomod.sample.demultiplex.names import without_donors
 from immunomod.sample.readers.counts import ReadingSettings
 from immunomod.sample.settings import SECTIONS, SHEET_LIMITS, SampleSettings
 from immunomod.sections import read_values
 from immunomod.sheets import examine_contrasts, examine_samples, split_list
+from immunomod.synthesis.settings import PotencySettings
 from immunomod.tables import REPOSITORY, Examined, describe, load_schema
 
 T = TypeVar("T")
@@ -37,6 +41,8 @@ T = TypeVar("T")
 ACCESSION = re.compile(r"GS[EM][0-9]+", re.IGNORECASE)
 #: Columns of the sheet that speak to who edits it, and say nothing of the sample.
 NOTES = ("guessed",)
+#: Columns of the sheet that a later floor reads from the sheet itself: filling them in has no sample read again.
+MEASURED = ("suppression",)
 #: Columns of the sheet that say where a sample's files are.
 ACQUIRED_BY = ("sample", "dataset", "source", "files", "cells", "cells_lane", "barcodes", "hashtags")
 
@@ -77,6 +83,10 @@ class Run:
         """Organism of each data set."""
         return dict(zip(self.samples["dataset"], self.samples["organism"], strict=True))
 
+    def organisms_of(self, datasets: Sequence[str]) -> list[str]:
+        """The organisms of some data sets, by name."""
+        return sorted({self.organisms[dataset] for dataset in datasets} & set(ORGANISMS))
+
     def atlas_of(self, dataset: str) -> str:
         """The atlas that holds a data set."""
         return next(atlas for atlas, datasets in self.atlases.items() if dataset in datasets)
@@ -95,8 +105,8 @@ class Run:
         return self.sample_row(sample)["dataset"]
 
     def read_row(self, sample: str) -> dict[str, str]:
-        """A sample's row without its limits and notes, so that one that is changed has no file read again."""
-        left_out = {*SHEET_LIMITS, *NOTES}
+        """A sample's row without its limits, notes and assays, so that one that is changed has no file read again."""
+        left_out = {*SHEET_LIMITS, *NOTES, *MEASURED}
         return {name: value for name, value in self.sample_row(sample).items() if name not in left_out}
 
     def sample_limits(self, sample: str) -> dict[str, float]:
@@ -131,6 +141,14 @@ class Run:
         return sheet_rows(rows, self.config["samples"])[0]
 
     @cached_property
+    def msc_rows(self) -> list[dict[str, str]]:
+        """What the sheet says of each library's MSC: its donor, source and measured suppression."""
+        columns = ["sample", "dataset", "organism", "msc_donor", "msc_source", "suppression"]
+        return [
+            {str(name): str(value) for name, value in row.items()} for row in self.samples[columns].to_dict("records")
+        ]
+
+    @cached_property
     def acquire_settings(self) -> AcquireSettings:
         """How files are fetched: the section ``geo`` for all jobs together."""
         return AcquireSettings.from_config(self.config["geo"])
@@ -146,11 +164,20 @@ class Run:
 
     @cached_property
     def tables(self) -> list[str]:
-        """Tables of programmes and markers that the config names."""
+        """Tables of programmes, markers, disease signatures and ligand-receptor pairs that the config names."""
         folders = [Path(folder) for folder in self.config["programs"]]
         paths = [folder / name for folder in folders for name in ("programs.tsv", "programs_meta.tsv")]
         markers = Path(self.config["annotation"]["markers"])
-        return [str(path) for path in (*paths, markers / "cell_classes.tsv", markers / "markers.tsv")]
+        pairs = [table_of(self.config["interactions"], organism) for organism in self.organisms_of(self.datasets)]
+        own = (*paths, markers / "cell_classes.tsv", markers / "markers.tsv", *pairs)
+        return [*map(str, own), *self.disease_tables]
+
+    @cached_property
+    def disease_tables(self) -> list[str]:
+        """Tables of disease signatures and of fold changes that the config names."""
+        diseases = self.config["diseases"]
+        own = [settings["table"] for settings in diseases["fold_changes"].values()]
+        return [*(str(table_path(path)) for path in diseases["tables"]), *own]
 
     @property
     def witnesses(self) -> list[str]:
@@ -242,6 +269,13 @@ def examine_config(
     for key in ("samples", "contrasts"):
         resolved[key] = str(folder / resolved[key])
     resolved["programs"] = [str(_shipped_or_own(path, folder)) for path in resolved["programs"]]
+    diseases = resolved["diseases"]
+    diseases["tables"] = [str(_shipped_or_own(path, folder)) for path in diseases["tables"]]
+    diseases["fold_changes"] = {
+        signature: {**settings, "table": str(folder / settings["table"])}
+        for signature, settings in diseases["fold_changes"].items()
+    }
+    resolved["interactions"] = str(_shipped_or_own(resolved["interactions"], folder))
     resolved["annotation"]["markers"] = str(_shipped_or_own(resolved["annotation"]["markers"], folder))
     overrides = resolved["annotation"]["overrides"]
     interpreter = resolved["atlas"]["scvi_python"]
@@ -296,6 +330,7 @@ def _resolve_sections(config: Mapping[str, Any], name: str, problems: list[Probl
         "atlas": {key: value for key, value in atlas.items() if key != "annotation"},
         "annotation": {"markers": config["annotation"]["markers"]} | annotation,
         "contrast": asdict(read("contrast", ContrastSettings.from_config)),
+        "potency": asdict(read("potency", PotencySettings.from_config)),
     }
 
 

@@ -150,7 +150,16 @@ class _Question:
     def _unknown_columns(self) -> list[Problem]:
         named = [("variable", self.row["variable"]), ("pair_by", self.row["pair_by"])]
         named += [("covariates", name) for name in split_list(self.row["covariates"])]
-        return [
+        measured = [
+            self._problem(
+                column,
+                "'suppression' is what MSC donors are held against (synthesis/suppression.tsv), and no contrast's",
+                "name another column; copy the values to a column of another name for a trend along them",
+            )
+            for column, name in named
+            if name == "suppression"
+        ]
+        return measured + [
             self._problem(
                 column,
                 f"the samples sheet has no column {name!r}",

@@ -28,7 +28,9 @@ workflow.register_resource("door", DOOR)
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
 ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
-CONTRAST_TABLES = ["program_effects", "program_scores", "program_genes", "composition", "design"]
+PROGRAM_TABLES = ["program_effects", "program_scores", "program_genes", "program_enrichment"]
+CONTRAST_TABLES = [*PROGRAM_TABLES, "composition", "fractions", "communication", "design", "gene_tests"]
+POTENCY_TABLES = ["potency", "suppression", "variance"]
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 

@@ -1,4 +1,4 @@
-# contrast: pseudobulks (small tables) -> programme effects, genes, composition.
+# contrast: pseudobulks (small tables) -> programme effects, genes, composition, communication.
 
 
 rule sum_pseudobulks:
@@ -53,9 +53,18 @@ rule test_contrast:
             category="Effects",
             labels={"table": "composition", "contrast": "{contrast}"},
         ),
+        fractions=report(
+            "<results>/contrasts/{contrast}/fractions.tsv",
+            caption="../report/fractions.rst",
+            category="Effects",
+            labels={"table": "regulatory and cycling cells", "contrast": "{contrast}"},
+        ),
         design="<results>/contrasts/{contrast}/design.tsv",
+        gene_tests="<results>/contrasts/{contrast}/gene_tests.tsv",
         program_scores="<results>/contrasts/{contrast}/program_scores.tsv",
+        msc_scores="<results>/contrasts/{contrast}/msc_scores.tsv",
         program_genes="<results>/contrasts/{contrast}/program_genes.tsv",
+        program_enrichment="<results>/contrasts/{contrast}/program_enrichment.tsv",
         genes=directory("<results>/contrasts/{contrast}/genes"),
     log:
         "<logs>/test_contrast/{contrast}.log",
@@ -73,3 +82,66 @@ rule test_contrast:
         seed=RUN.config["seed"],
     script:
         "../scripts/test_contrast.py"
+
+
+rule test_communication:
+    input:
+        pseudobulks=lambda wildcards: collect(
+            "<results>/pseudobulk/{dataset}.h5ad", dataset=RUN.datasets_of_contrast(wildcards.contrast)
+        ),
+        genes="<results>/contrasts/{contrast}/genes",
+    output:
+        communication=report(
+            "<results>/contrasts/{contrast}/communication.tsv",
+            caption="../report/communication.rst",
+            category="Effects",
+            labels={"table": "ligand-receptor changes", "contrast": "{contrast}"},
+        ),
+    log:
+        "<logs>/test_communication/{contrast}.log",
+    benchmark:
+        "<benchmarks>/test_communication/{contrast}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, input, attempt: int(3000 + 10 * input.size_mb) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        row=lambda wildcards: RUN.contrast_row(wildcards.contrast),
+        interactions=RUN.config["interactions"],
+        organisms=lambda wildcards: RUN.organisms_of(RUN.datasets_of_contrast(wildcards.contrast)),
+        contrast=RUN.config["contrast"],
+    script:
+        "../scripts/test_communication.py"
+
+
+rule test_diseases:
+    input:
+        pseudobulks=lambda wildcards: collect(
+            "<results>/pseudobulk/{dataset}.h5ad", dataset=RUN.datasets_of_contrast(wildcards.contrast)
+        ),
+        tables=RUN.disease_tables,
+    output:
+        disease=report(
+            "<results>/contrasts/{contrast}/disease.tsv",
+            caption="../report/disease.rst",
+            category="Effects",
+            labels={"table": "disease signatures", "contrast": "{contrast}"},
+        ),
+    log:
+        "<logs>/test_diseases/{contrast}.log",
+    benchmark:
+        "<benchmarks>/test_diseases/{contrast}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, input, attempt: int(3000 + 10 * input.size_mb) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        row=lambda wildcards: RUN.contrast_row(wildcards.contrast),
+        programs=RUN.config["programs"],
+        diseases=RUN.config["diseases"],
+        contrast=RUN.config["contrast"],
+        seed=RUN.config["seed"],
+    script:
+        "../scripts/test_diseases.py"

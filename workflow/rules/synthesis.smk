@@ -23,3 +23,35 @@ rule pool_effects:
         confidence=RUN.config["contrast"]["confidence"],
     script:
         "../scripts/pool_effects.py"
+
+
+rule rank_potency:
+    input:
+        scores=collect("<results>/contrasts/{contrast}/msc_scores.tsv", contrast=CONTRASTS),
+        effects=collect("<results>/contrasts/{contrast}/program_effects.tsv", contrast=CONTRASTS),
+    output:
+        potency=report(
+            "<results>/synthesis/potency.tsv",
+            caption="../report/potency.rst",
+            category="Effects",
+            labels={"table": "response of each MSC donor"},
+        ),
+        suppression="<results>/synthesis/suppression.tsv",
+        variance="<results>/synthesis/variance.tsv",
+    log:
+        "<logs>/rank_potency.log",
+    benchmark:
+        "<benchmarks>/rank_potency.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        samples=RUN.msc_rows,
+        programs=RUN.config["programs"],
+        potency=RUN.config["potency"],
+        confidence=RUN.config["contrast"]["confidence"],
+        seed=RUN.config["seed"],
+    script:
+        "../scripts/rank_potency.py"

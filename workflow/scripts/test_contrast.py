@@ -18,7 +18,11 @@ with rule_job(snakemake):
         ContrastSettings.from_config(snakemake.params.contrast),
         snakemake.params.seed,
     )
-    for name in ("program_effects", "program_scores", "program_genes", "composition", "design"):
+    names = (
+        *("program_effects", "program_scores", "program_genes", "program_enrichment", "msc_scores"),
+        *("composition", "fractions", "design", "gene_tests"),
+    )
+    for name in names:
         write_tsv(getattr(result, name), snakemake.output[name])
     for cell_class, table in result.genes.items():
         write_tsv(table, Path(snakemake.output.genes) / f"{cell_class}.tsv.gz")

@@ -23,6 +23,7 @@ from scipy import sparse
 from immunomod.atlas.markers import MarkerSet, MarkerWeights
 from immunomod.atlas.settings import AnnotationSettings
 from immunomod.atlas.votes import ClassTree, Decision, Votes, decide
+from immunomod.parallel import for_each, row_blocks
 
 #: Name of the witness that is always heard.
 MARKERS = "markers"
@@ -61,12 +62,19 @@ class Annotation:
     said: dict[str, NDArray[np.object_]]
 
 
-def smooth(values: NDArray[np.float32], connectivities: sparse.csr_matrix, steps: int = _STEPS) -> NDArray[np.float32]:
+def smooth(
+    values: NDArray[np.float32], connectivities: sparse.csr_matrix, steps: int = _STEPS, threads: int = 1
+) -> NDArray[np.float32]:
     """Average ``values`` (cells x genes) over neighbourhoods: ``steps`` of a random walk that may stay."""
     walk = (connectivities + sparse.identity(connectivities.shape[0], dtype=np.float32, format="csr")).tocsr()
     walk = sparse.diags((1 / np.asarray(walk.sum(axis=1)).ravel()).astype(np.float32)) @ walk
     for _ in range(steps):
-        values = np.asarray(walk @ values, dtype=np.float32)
+        before, values = values, np.empty(values.shape, dtype=np.float32)
+
+        def step(rows: slice, before: NDArray[np.float32] = before, after: NDArray[np.float32] = values) -> None:
+            after[rows] = walk[rows] @ before
+
+        for_each(row_blocks(len(values), _CELLS_AT_ONCE), step, threads)
     return values
 
 
@@ -87,6 +95,7 @@ def annotate(
     seed: int,
     others: Sequence[Votes] = (),
     tissues: Collection[str] = (),
+    threads: int = 1,
 ) -> Annotation:
     """Name every group of cells and every cell.
 
@@ -111,17 +120,19 @@ def annotate(
         on cells whose markers show a lineage that it does not know: a reference of blood says nothing of MSC.
     tissues
         Sources of the atlas's MSC; markers of other sources do not count.
+    threads
+        The result does not depend on them.
     """
     tree = ClassTree.of(markers)
     weights = markers.weights(symbols, organism, tissues)
     generator = np.random.default_rng(seed)
     n_groups = int(groups.max()) + 1
     if weights.classes:
-        levels = relative_levels(smooth(expression[:, weights.genes].toarray(), connectivities))
+        levels = relative_levels(smooth(expression[:, weights.genes].toarray(), connectivities, threads=threads))
         means = _group_means(levels, groups)
         of_groups = _marker_votes(means, means, np.arange(n_groups), weights, tree, settings.n_bootstraps, settings,
-                                  generator)  # fmt: skip
-        of_cells = _marker_votes(levels, means, groups, weights, tree, _CELL_BOOTSTRAPS, settings, generator)
+                                  generator, 1)  # fmt: skip
+        of_cells = _marker_votes(levels, means, groups, weights, tree, _CELL_BOOTSTRAPS, settings, generator, threads)
         scores = pd.DataFrame(class_scores(means, weights), columns=list(weights.classes))
         found = _marker_table(scores, means, weights, symbols[weights.genes])
     else:
@@ -137,7 +148,7 @@ def annotate(
     for one in others:
         knows_lineage = (one.knows @ tree.of_lineage) > 0
         lineage = tree.of_lineage[shown.chosen].argmax(axis=1)
-        smoothed = Votes(one.witness, smooth(one.shares, connectivities), one.knows)
+        smoothed = Votes(one.witness, smooth(one.shares, connectivities, threads=threads), one.knows)
         heard.append(smoothed.heard_on(knows_lineage[lineage] | (shown.chosen == tree.unassigned)))
     named = decide(heard, tree, settings.min_confidence, settings.level)
     group_votes = [of_groups, *(_of_groups(one, groups) for one in heard[1:])]
@@ -178,6 +189,7 @@ def _marker_votes(
     n_bootstraps: int,
     settings: AnnotationSettings,
     generator: np.random.Generator,
+    threads: int,
 ) -> Votes:
     """Share of the bootstraps in which each class scores highest, by a row's own levels and its group's, half and half.
 
@@ -189,14 +201,16 @@ def _marker_votes(
     plain = _signed(weights, np.ones(len(weights.genes)))
     of_draws = np.concatenate([plain, *draws], axis=1).astype(np.float32)
     n_classes = len(columns)
-    for start in range(0, len(levels), _CELLS_AT_ONCE // 10):
-        block = slice(start, start + _CELLS_AT_ONCE // 10)
+
+    def vote(block: slice) -> None:
         mixed = ((levels[block] + means[groups[block]]) / 2).astype(np.float32)
         scores = (mixed @ of_draws).reshape(len(mixed), -1, n_classes)
         first = scores[:, 1:] >= scores[:, 1:].max(axis=2, keepdims=True) - 1e-6
         wins = (first / first.sum(axis=2, keepdims=True)).mean(axis=1)
         wins[scores[:, 0].max(axis=1) < settings.min_score] = 0
         shares[block, columns] = wins
+
+    for_each(row_blocks(len(levels), _CELLS_AT_ONCE // 10), vote, threads)
     knows = np.zeros(len(tree.names), dtype=bool)
     knows[columns] = True
     return Votes(MARKERS, shares, knows)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from immunomod.atlas.cluster import (
     cell_graph,
     choose_resolution,
     cluster_at,
+    cut_at_borders,
     split_by,
     whole_groups,
 )
@@ -44,7 +46,7 @@ from immunomod.atlas.votes import ClassTree
 from immunomod.atlas.witnesses import other_votes
 from immunomod.atlas.write import write_atlas
 from immunomod.files import write_tsv
-from immunomod.parallel import one_blas_thread
+from immunomod.parallel import in_background, one_blas_thread
 from immunomod.progress import Progress
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ if TYPE_CHECKING:
 # Their resolution does not follow the one that the user looks at, unless that is finer still.
 _NAMING_RESOLUTION = 4.0
 _SMALLEST_GROUP = 5
+# What reaches into another cluster is a group of its own from so many cells, and from this share of its group.
+_SMALLEST_PART, _SMALLEST_SHARE = 20, 0.05
+# Below, a small atlas, which does not need all compiled loops.
+_LARGE_BYTES = 200e6
 _TOP_GENES = 5
 _PACKAGES = ("anndata", "harmonypy", "igraph", "numpy", "pandas", "scikit-learn", "scipy")
 
@@ -130,6 +136,8 @@ def _build(
     overrides: Overrides | None,
 ) -> Atlas:
     progress = Progress("atlas")
+    if sum(path.stat().st_size for path in sample_paths if path.is_file()) > _LARGE_BYTES:
+        in_background(_compile_kernels, threads)  # what it compiles lies in numba's cache when it is asked for
     reduced = reduce_samples(sample_paths, markers, settings.n_variable_genes, threads)
     progress(f"read {len(reduced.obs):,} cells x {len(reduced.var):,} genes of {len(sample_paths)} samples")
     variable = reduced.var["highly_variable"].to_numpy(dtype=bool)
@@ -150,16 +158,22 @@ def _build(
     neighbors = integration.neighbors or nearest_neighbors(integration.coordinates, n_neighbors, threads)
     connectivities = fuzzy_connectivities(neighbors, threads)
     progress("neighbours")
-    leiden, fine, clustering = _cluster(connectivities, integration.coordinates, settings.leiden_resolution, seed)
-    progress(f"clusters: {leiden.max() + 1} and {fine.max() + 1} finer groups")
+    import igraph  # noqa: F401  imported before processes are forked, so that not each of them has to
+    import sklearn.metrics  # noqa: F401
+
+    clustered = in_background(
+        lambda: _cluster(connectivities, integration.coordinates, settings.leiden_resolution, seed, threads), threads
+    )
     layout = umap_layout(connectivities, integration.coordinates, seed, threads)
     progress("map")
+    leiden, fine, clustering = clustered()
+    progress(f"clusters: {leiden.max() + 1} and {fine.max() + 1} finer groups")
     symbols = pd.Index(reduced.var["gene_symbol"])
     others = other_votes(reduced, markers, markers_folder, settings.annotation, seed, threads)
     tissues = set(reduced.obs["msc_source"]) if "msc_source" in reduced.obs else set()
     annotation = annotate(
         reduced.expression, symbols, connectivities, fine, markers, reduced.organism, settings.annotation, seed,
-        others, tissues,
+        others, tissues, threads,
     )  # fmt: skip
     progress("classes")
     leiden = whole_groups(leiden, fine)
@@ -195,6 +209,12 @@ def _build(
     return Atlas(adata, clusters, clustering, integration.table, ranked, paths)
 
 
+def _compile_kernels() -> None:
+    """Have the compiled loops of the later steps compiled, which a fresh installation does once, for some seconds."""
+    for name in ("components", "neighbors", "embed", "ranks"):
+        import_module(f"immunomod.atlas.{name}_kernel")
+
+
 # --- batches ---------------------------------------------------------------------------------------------------------
 
 
@@ -207,13 +227,20 @@ def _fitting_neighbors(wanted: int, n_cells: int) -> int:
 
 
 def _cluster(
-    connectivities: sparse.csr_matrix, coordinates: NDArray[np.float32], wanted: float | str, seed: int
+    connectivities: sparse.csr_matrix,
+    coordinates: NDArray[np.float32],
+    wanted: float | str,
+    seed: int,
+    threads: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], pd.DataFrame]:
     """Clusters, the finer groups that get named, and the table of both."""
     graph = cell_graph(connectivities, seed)
-    chosen, table = choose_resolution(graph, coordinates, wanted, seed)
-    finer = cluster_at(graph.graph, max(_NAMING_RESOLUTION, chosen.resolution), seed)
-    fine = absorb_small(finer.labels[graph.node_of_cell], connectivities, _SMALLEST_GROUP)
+    naming = max(_NAMING_RESOLUTION, wanted) if isinstance(wanted, float) else _NAMING_RESOLUTION
+    finer_groups = in_background(lambda: cluster_at(graph.graph, naming, seed), threads)
+    chosen, table = choose_resolution(graph, coordinates, wanted, seed, threads)
+    finer = finer_groups()
+    parts = cut_at_borders(finer.labels[graph.node_of_cell], chosen, _SMALLEST_PART, _SMALLEST_SHARE)
+    fine = absorb_small(parts, connectivities, _SMALLEST_GROUP)
     sizes = np.bincount(fine)
     table.insert(0, "purpose", "clusters")
     table.loc[len(table)] = {
@@ -228,7 +255,7 @@ def _cluster(
         "chosen": True,
         "reason": "fine, so that the classes one cluster holds are named apart",
     }
-    return chosen.labels[graph.node_of_cell], fine, table
+    return chosen, fine, table
 
 
 def _with_classes(

@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from immunomod.atlas.markers import UNASSIGNED, MarkerSet
+from immunomod.atlas.markers import UNASSIGNED, MarkerSet, read_columns
 from immunomod.errors import UserError
-from immunomod.files import read_tsv
 
 _COLUMNS = ("label", "cell_class")
 
@@ -28,12 +27,7 @@ def read_labels(path: Path, markers: MarkerSet) -> dict[str, str]:
     UserError
         The file or a column is missing, a class is unknown, or a label stands for two classes.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist. Correct annotation.labels in the config.")
-    table = read_tsv(path, dtype=str).fillna("")
-    missing = [column for column in _COLUMNS if column not in table]
-    if missing:
-        raise UserError(f"{path}: column {missing[0]} is missing. It needs {' and '.join(_COLUMNS)}.")
+    table = read_columns(path, _COLUMNS, (), "Correct annotation.labels in the config.")
     found: dict[str, str] = {}
     for row, (label, cell_class) in enumerate(zip(table["label"], table["cell_class"], strict=True)):
         if cell_class not in markers.classes.index:

@@ -18,6 +18,7 @@ UNASSIGNED = "unassigned"
 COMPARTMENTS = ("MSC", "immune", "other")
 _CLASS_COLUMNS = ("cell_class", "label", "lineage", "compartment", "ontology")
 _MARKER_COLUMNS = ("cell_class", "gene_human", "gene_mouse", "direction", "weight", "source", "verified")
+_FIX = "Set annotation.markers to a folder that holds it."
 _GENE_COLUMNS = {"human": "gene_human", "mouse": "gene_mouse"}
 
 
@@ -130,8 +131,8 @@ def load_markers(folder: Path) -> MarkerSet:
         A file or column is missing, a value is not one of those allowed, or a marker names an unknown class.
     """
     class_file, marker_file = folder / "cell_classes.tsv", folder / "markers.tsv"
-    classes = _read(class_file, _CLASS_COLUMNS, optional=("parent",))
-    markers = _read(marker_file, _MARKER_COLUMNS, optional=("alias_human", "tissue"))
+    classes = read_columns(class_file, _CLASS_COLUMNS, ("parent",), _FIX)
+    markers = read_columns(marker_file, _MARKER_COLUMNS, ("alias_human", "tissue"), _FIX)
     _check(class_file, "cell_class", classes["cell_class"], ~classes["cell_class"].duplicated(), "it appears twice")
     known = set(classes["cell_class"])
     if UNASSIGNED not in known:
@@ -173,9 +174,16 @@ def _in_circle(classes: pd.DataFrame) -> pd.Series:
     return classes["cell_class"].map(returns).astype(bool)
 
 
-def _read(path: Path, columns: tuple[str, ...], optional: tuple[str, ...]) -> pd.DataFrame:
+def read_columns(path: Path, columns: tuple[str, ...], optional: tuple[str, ...], fix: str) -> pd.DataFrame:
+    """A table of text that has ``columns``; ``optional`` ones are empty where it lacks them.
+
+    Raises
+    ------
+    UserError
+        The file (then ``fix`` says what to do) or a column is missing.
+    """
     if not path.is_file():
-        raise UserError(f"{path} does not exist. Set annotation.markers to a folder that holds it.")
+        raise UserError(f"{path} does not exist. {fix}")
     table = read_tsv(path, dtype=str).fillna("")
     missing = [column for column in columns if column not in table]
     if missing:

@@ -24,7 +24,7 @@ from immunomod.parallel import for_each, one_blas_thread, row_blocks
 EXACT_CELLS = 30_000
 _CELLS_PER_LIST = 250
 _COMPARED_CELLS = 20_000
-_COMPARED_SHARE = 0.025
+_COMPARED_SHARE = 0.1
 _TRAINING_CELLS_PER_LIST = 24
 _KMEANS_ROUNDS = 6
 _QUERIES_AT_ONCE = 512

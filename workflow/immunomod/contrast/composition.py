@@ -48,7 +48,7 @@ def composition_effects(
     rows = []
     for dataset in contrast.datasets:
         obs = pseudobulks[dataset].obs.assign(n_cells=lambda table: table["n_cells"].astype(int))
-        totals = _compartment_totals(obs)
+        totals = compartment_totals(obs)
         for compartment, members in obs.groupby(obs["compartment"].astype(str), sort=True):
             design = stratum_design(contrast, totals, str(compartment), settings.min_cells)
             for cell_class in sorted(members["cell_class"].astype(str).unique()):
@@ -62,7 +62,7 @@ def composition_effects(
     return table
 
 
-def _compartment_totals(obs: pd.DataFrame) -> pd.DataFrame:
+def compartment_totals(obs: pd.DataFrame) -> pd.DataFrame:
     """One row per replicate and compartment, whose cells are counted together as one class of that name.
 
     What was measured in the cells is averaged over all of them.
@@ -89,7 +89,7 @@ def _count_class(design: Design, totals: pd.DataFrame, members: pd.DataFrame, ce
     return np.asarray(design.membership @ counts, dtype=np.int64)
 
 
-def log_odds(counts: NDArray[np.int64], totals: NDArray[np.int64]) -> Floats:
+def log_odds(counts: NDArray[np.number], totals: NDArray[np.number]) -> Floats:
     """``log((n + 0.5) / (N - n + 0.5))`` for n of N."""
     return np.asarray(np.log((counts + PSEUDO_COUNT) / (totals - counts + PSEUDO_COUNT)))
 

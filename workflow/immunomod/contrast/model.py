@@ -79,11 +79,12 @@ def fit_variance_prior(variance: Floats, df: float) -> VariancePrior:
     mean, spread = centred.mean(), centred.var(ddof=1) - special.polygamma(1, df / 2)
     if spread <= 0:
         return VariancePrior(df=np.inf, variance=float(usable.mean()))
-    half = _inverse_trigamma(float(spread))
+    half = inverse_trigamma(float(spread))
     return VariancePrior(df=2 * half, variance=float(np.exp(mean + special.digamma(half) - np.log(half))))
 
 
-def _inverse_trigamma(value: float) -> float:
+def inverse_trigamma(value: float) -> float:
+    """The x at which the trigamma function is ``value``."""
     if value > 1e7:
         return float(1 / np.sqrt(value))
     if value < 1e-6:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import sparse, stats
 
 from immunomod.contrast.design import TEST, Contrast, Design, stratum_design
 from immunomod.contrast.leakage import leakage_of, organism_of
@@ -30,6 +30,8 @@ from immunomod.contrast.model import (
     sign_flip_p,
 )
 from immunomod.contrast.normalise import Floats
+from immunomod.contrast.program_enrichment import COLUMNS as ENRICHMENT_COLUMNS
+from immunomod.contrast.program_enrichment import program_enrichment
 from immunomod.contrast.scores import Expression, measure_expression, programme_weights
 from immunomod.contrast.settings import ContrastSettings
 
@@ -43,7 +45,7 @@ COLUMNS = [
     *(*KEY, "program", "role", *SIZES, "genes_found", "genes_total"),
     *(*INTERVAL, "p_value", "fdr", *BESIDE, *OUTCOME),
 ]
-SCORE_COLUMNS = [*KEY, "program", "sample", "donor", "arm", "score", "n_cells"]
+SCORE_COLUMNS = [*KEY, "program", "sample", "donor", "arm", "score", "n_cells", "block", "common_se"]
 GENE_COLUMNS = [*KEY, "program", "gene", "direction", "log2_change", "detected"]
 DESIGN_COLUMNS = [*KEY, *SIZES, "model", "status", "reason"]
 
@@ -63,10 +65,17 @@ class Programmes(Protocol):
 
 @dataclass(frozen=True)
 class ProgramEffects:
-    """Tables of one contrast: ``effects``, replicate-level ``scores``, per-gene ``genes`` and the ``design``s."""
+    """Tables of one contrast.
+
+    ``effects``, ``enrichment`` over other genes, replicate-level ``scores``, per-gene ``genes`` and the ``design``s.
+    ``scores`` has one row per unit of the model, with the ``block`` that pairs it; ``msc_scores`` has, for classes of
+    the MSC compartment, one row per library and donor, before libraries of the same MSC donor are added up.
+    """
 
     effects: pd.DataFrame
+    enrichment: pd.DataFrame
     scores: pd.DataFrame
+    msc_scores: pd.DataFrame
     genes: pd.DataFrame
     design: pd.DataFrame
 
@@ -106,9 +115,9 @@ def program_effects(
 
     Notes
     -----
-    ``fdr`` is by Benjamini and Hochberg over the tested rows of one data set and one role: the readouts of a contrast
-    are one family, over all cell classes; confounders, quality controls, capacity and exploratory programmes are
-    families of their own, so that they neither dilute nor borrow from the readouts.
+    ``fdr``, of effects and of enrichment, is by Benjamini and Hochberg over the tested rows of one data set and one
+    role: the readouts of a contrast are one family, over all cell classes; confounders, quality controls, capacity and
+    exploratory programmes are families of their own, so that they neither dilute nor borrow from the readouts.
     """
     parts: list[ProgramEffects] = []
     for dataset in contrast.datasets:
@@ -125,10 +134,13 @@ def program_effects(
             labels = {"contrast": contrast.name, "dataset": dataset, "cell_class": cell_class}
             parts.append(_stratum(labels, design, stratum, meta.loc[chosen], weights[chosen], settings, key))
     effects = _concat([part.effects for part in parts], COLUMNS)
-    effects["fdr"] = _fdr(effects)
+    enrichment = _concat([part.enrichment for part in parts], ENRICHMENT_COLUMNS)
+    effects["fdr"], enrichment["fdr"] = _fdr(effects), _fdr(enrichment)
     return ProgramEffects(
         effects=effects,
+        enrichment=enrichment,
         scores=_concat([part.scores for part in parts], SCORE_COLUMNS),
+        msc_scores=_concat([part.msc_scores for part in parts], SCORE_COLUMNS),
         genes=_concat([part.genes for part in parts], GENE_COLUMNS),
         design=_concat([part.design for part in parts], DESIGN_COLUMNS),
     )
@@ -179,7 +191,10 @@ def _stratum(
     table["agrees"], table["status"], table["reason"] = "", design.status, design.reason
     if not design.has_estimate or table.empty:
         empty = pd.DataFrame()
-        return ProgramEffects(effects=table, scores=empty, genes=empty, design=described)
+        enrichment = program_enrichment(table, design, None, empty, stratum.var_names)
+        return ProgramEffects(
+            effects=table, enrichment=enrichment, scores=empty, msc_scores=empty, genes=empty, design=described
+        )
 
     counts = np.asarray((design.membership @ stratum.X).todense(), dtype=np.float64)
     arms = design.units["arm"].to_numpy()
@@ -203,7 +218,9 @@ def _stratum(
         table["effect_raw"] = _raw_effect(design, counts, arms, weights, stratum.var_names, settings, table)
     return ProgramEffects(
         effects=table,
-        scores=_score_table(labels, design, scores, list(scored.columns)),
+        enrichment=program_enrichment(table, design, expression, scored, stratum.var_names),
+        scores=_score_table(labels, design.units, scores, scored.columns, common),
+        msc_scores=_msc_scores(labels, design, stratum, scored, common, settings),
         genes=_gene_table(labels, weights, stratum.var_names, gene_fit, expression),
         design=described,
     )
@@ -372,10 +389,44 @@ def _settle(
             table.loc[row, "reason"] = f"{design.reason}; {reason}"
 
 
-def _score_table(labels: dict[str, str], design: Design, scores: Floats, programs: list[str]) -> pd.DataFrame:
-    units = design.units[["sample", "donor", "arm", "n_cells"]]
-    tables = [units.assign(program=program, score=scores[:, column]) for column, program in enumerate(programs)]
+def _score_table(
+    labels: dict[str, str], units: pd.DataFrame, scores: Floats, programs: pd.Index, common: Floats
+) -> pd.DataFrame:
+    """One row per programme and unit; ``common_se``: error of the programme's effect that all units share (leakage)."""
+    described = units[["sample", "donor", "arm", "n_cells", "block"]]
+    tables = [
+        described.assign(program=program, score=scores[:, column], common_se=np.sqrt(common[column]))
+        for column, program in enumerate(programs)
+    ]
     return pd.concat(tables, ignore_index=True).assign(**labels) if tables else pd.DataFrame()
+
+
+def _msc_scores(
+    labels: dict[str, str],
+    design: Design,
+    stratum: AnnData,
+    scored: pd.DataFrame,
+    common: Floats,
+    settings: ContrastSettings,
+) -> pd.DataFrame:
+    """Scores of single libraries of MSC, over the genes that the model's units detect; empty for other cells.
+
+    A unit of the model is all that an MSC donor has in an arm; how far a donor's cultures agree is told by its
+    libraries. Those with too few cells are left out.
+    """
+    unit, row = design.membership.nonzero()
+    rows = stratum.obs.iloc[row]
+    kept = ((rows["compartment"].astype(str) == "MSC") & (rows["n_cells"] >= settings.min_cells)).to_numpy()
+    if not kept.any() or scored.empty:
+        return pd.DataFrame()
+    unit, row, rows = unit[kept], row[kept], rows[kept]
+    single = sparse.csr_matrix((np.ones(len(row)), (np.arange(len(row)), row)), shape=(len(row), stratum.n_obs))
+    counts = np.asarray((single @ stratum.X).todense(), dtype=np.float64)
+    arms = design.units["arm"].to_numpy()[unit]
+    expression = measure_expression(counts, arms, settings.min_count, leakage_of(stratum, single))
+    scores = expression.log2[:, stratum.var_names.get_indexer(scored.index)] @ scored.to_numpy()
+    units = rows[["sample", "donor", "n_cells"]].assign(arm=arms, block=design.units["block"].to_numpy()[unit])
+    return _score_table(labels, units.reset_index(drop=True), scores, scored.columns, common)
 
 
 def _gene_table(

@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from immunomod.sample.states import replicate_means
+from immunomod.sample.states import replicate_counts, replicate_means
 
 UNIT = ["sample", "donor", "cell_class"]
 CLASS_COLUMNS = ["compartment", "lineage"]
@@ -38,7 +38,8 @@ def pseudobulk(samples: Iterable[str | Path | AnnData], cells: pd.DataFrame) -> 
     AnnData with one row per replicate and cell class, ordered by name. ``obs``: ``sample, donor, cell_class,
     compartment, lineage, n_cells`` and every text column of ``cells`` that is constant inside each replicate: the
     sheet's columns (barcodes vary, and drop out; numbers are measurements of cells), and the means over its cells of
-    cell cycle and stress (:data:`immunomod.sample.states.REPLICATE_MEANS`). ``X``: int64 sums (CSR), units x
+    cell cycle and stress (:data:`immunomod.sample.states.REPLICATE_MEANS`), with the cells that cycle and those whose
+    phase is known (``cells_cycling``, ``cells_with_phase``). ``X``: int64 sums (CSR), units x
     gene symbols; features with the same symbol are added up, genes are the union over samples, and a gene that a
     sample's file does not list counts zero there. ``var["n_samples"]``: the number of samples that list the gene.
 
@@ -61,7 +62,7 @@ def pseudobulk(samples: Iterable[str | Path | AnnData], cells: pd.DataFrame) -> 
     units = pd.concat([part.units for part in parts], ignore_index=True)
     first = cells.groupby(UNIT, observed=True, sort=False)[carried].first()
     described = first.reindex(pd.MultiIndex.from_frame(units[UNIT])).reset_index(drop=True).apply(_text)
-    means = replicate_means(cells, UNIT).drop(columns=carried, errors="ignore")
+    means = replicate_means(cells, UNIT).join(replicate_counts(cells, UNIT)).drop(columns=carried, errors="ignore")
     measured = means.reindex(pd.MultiIndex.from_frame(units[UNIT])).reset_index(drop=True)
     obs = pd.concat([units[UNIT], described, measured, units["n_cells"]], axis=1)
     obs.index = pd.Index(["|".join(unit) for unit in units[UNIT].itertuples(index=False)])

@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from immunomod.contrast.composition import composition_effects
 from immunomod.contrast.design import Contrast
+from immunomod.contrast.fractions import fraction_effects
 from immunomod.contrast.genes import gene_effects
 from immunomod.contrast.program_effects import Programmes, program_effects
 from immunomod.contrast.settings import ContrastSettings
@@ -21,23 +22,30 @@ class ContrastResult:
 
     Attributes
     ----------
-    program_effects
-        ``program_effects.tsv``.
-    genes
+    program_effects, program_enrichment
+        ``program_effects.tsv`` and ``program_enrichment.tsv``: the same rows, by two tests.
+    genes, gene_tests
         Cell class -> ``genes/<cell_class>.tsv.gz``; every class of the data sets has a table, empty where no model
-        could be fitted.
-    composition, design
-        ``composition.tsv``; one row per data set and cell class on what was compared, or why nothing was.
+        could be fitted. ``gene_tests.tsv``: one row per data set and class, with a status and why.
+    composition, fractions, design
+        ``composition.tsv``; ``fractions.tsv``, shares of regulatory and of cycling cells; one row per data set and cell
+        class on what was compared, or why nothing was.
     program_scores, program_genes
         Replicate-level scores (for the heat map), and the log2 change of every gene of every programme.
+    msc_scores
+        Scores of single libraries of MSC, for how far an MSC donor's cultures agree.
     """
 
     program_effects: pd.DataFrame
+    program_enrichment: pd.DataFrame
     genes: dict[str, pd.DataFrame]
+    gene_tests: pd.DataFrame
     composition: pd.DataFrame
+    fractions: pd.DataFrame
     design: pd.DataFrame
     program_scores: pd.DataFrame
     program_genes: pd.DataFrame
+    msc_scores: pd.DataFrame
 
 
 def run_contrast(
@@ -67,11 +75,16 @@ def run_contrast(
     """
     contrast = Contrast.from_row(row)
     effects = program_effects(contrast, pseudobulks, programs, settings, seed)
+    genes = gene_effects(contrast, pseudobulks, settings)
     return ContrastResult(
         program_effects=effects.effects,
-        genes=gene_effects(contrast, pseudobulks, settings),
+        program_enrichment=effects.enrichment,
+        genes=genes.tables,
+        gene_tests=genes.strata,
         composition=composition_effects(contrast, pseudobulks, settings),
+        fractions=fraction_effects(contrast, pseudobulks, settings),
         design=effects.design,
         program_scores=effects.scores,
         program_genes=effects.genes,
+        msc_scores=effects.msc_scores,
     )

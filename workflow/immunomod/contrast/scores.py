@@ -100,7 +100,7 @@ def measure_expression(
         highest = _highest_rate(counts, library, arms)
     else:
         own = counts - leakage.expected
-        library = effective_library(np.maximum(own, 0.0), arms, _well_known(own, leakage))
+        library = effective_library(np.maximum(own, 0.0), arms, well_known(own, leakage))
         levels = {arm: _arm_level(arms == arm, counts, own, library, leakage) for arm in sorted(set(arms))}
         separable = _separable(list(levels.values()))
         log2, error = _own_log2(arms, counts, own, library, leakage, levels)
@@ -142,7 +142,7 @@ def _arm_level(chosen: NDArray[np.bool_], counts: Floats, own: Floats, library: 
     )
 
 
-def _well_known(own: Floats, leakage: Leakage) -> NDArray[np.bool_]:
+def well_known(own: Floats, leakage: Leakage) -> NDArray[np.bool_]:
     """Genes whose own counts leakage hardly blurs, in every unit: those by which libraries may be compared."""
     blur = np.sqrt(leakage.variance + (leakage.error[:, None] * leakage.expected) ** 2)
     return np.asarray((blur <= KNOWN_WITHIN * np.maximum(own, 0.0) + (leakage.expected < 0.5)).all(axis=0))

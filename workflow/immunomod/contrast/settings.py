@@ -8,6 +8,9 @@ from typing import Any
 
 from immunomod.sections import read_values, require
 
+#: Names in :data:`immunomod.contrast.genes.REGISTRY`, which is not imported for a look at the config.
+GENE_METHODS = ("deseq2", "limma_trend")
+
 
 @dataclass(frozen=True)
 class ContrastSettings:
@@ -28,8 +31,13 @@ class ContrastSettings:
         Sign flips or relabellings are enumerated up to this many, and drawn at random beyond.
     confidence
         Level of the intervals.
+    communication_min_cpm
+        A ligand or receptor is expressed where it reaches this many counts per million in the arm that expresses it
+        more.
     correct_leakage
         Take the expected leaked partner RNA out of the pseudobulks; without it ``effect`` equals ``effect_raw``.
+    gene_method
+        The model of genes: ``deseq2`` or ``limma_trend`` (:data:`immunomod.contrast.genes.REGISTRY`).
     allow_unreplicated
         Run a contrast although the sheet gives an arm one donor only: estimates without p-values. It is a mistake
         otherwise, found before the run.
@@ -41,14 +49,19 @@ class ContrastSettings:
     n_random_sets: int = 500
     max_permutations: int = 10_000
     confidence: float = 0.95
+    communication_min_cpm: float = 10.0
     correct_leakage: bool = True
+    gene_method: str = "deseq2"
     allow_unreplicated: bool = False
 
     def __post_init__(self) -> None:
         for name, lowest in (("min_cells", 1), ("min_genes", 1), ("n_random_sets", 2), ("max_permutations", 1)):
             require(getattr(self, name) >= lowest, "contrast", name, getattr(self, name), f"{lowest} or more")
         require(0 < self.confidence < 1, "contrast", "confidence", self.confidence, "between 0 and 1")
-        require(self.min_count > 0, "contrast", "min_count", self.min_count, "above 0")
+        for name in ("min_count", "communication_min_cpm"):
+            require(getattr(self, name) > 0, "contrast", name, getattr(self, name), "above 0")
+        known = " or ".join(GENE_METHODS)
+        require(self.gene_method in GENE_METHODS, "contrast", "gene_method", self.gene_method, known)
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> ContrastSettings:

@@ -20,7 +20,7 @@ from immunomod.preflight.coverage import COLUMNS, examine_coverage
 from immunomod.preflight.designs import Designs, examine_designs
 from immunomod.preflight.libraries import Libraries, Library, client_for, examine_libraries, guesses
 from immunomod.preflight.resources import Needs, estimate
-from immunomod.preflight.tables import examine_markers, examine_programs
+from immunomod.preflight.tables import examine_diseases, examine_interactions, examine_markers, examine_programs
 from immunomod.sample.demultiplex.names import sheet_donors
 from immunomod.settings import Run, examine_run, read_config
 
@@ -119,11 +119,13 @@ def check_study(
     programs, faults = examine_programs(examined.config["programs"])
     problems += faults
     annotation = examined.config["annotation"]
+    problems += examine_diseases(examined.config["diseases"], programs)
     problems += examine_markers(annotation["markers"], annotation)
     run = examined.run
     if run is None or run.samples.empty:
         return Findings(tuple(sort_problems(problems)), pd.DataFrame(columns=list(COLUMNS)), "")
-    problems += [*guesses(run), *_lonely_datasets(run)]
+    problems += examine_interactions(examined.config["interactions"], run.organisms_of(run.datasets))
+    problems += [*guesses(run), *_lonely_datasets(run), *_idle_suppression(run)]
     client = client_for(_transfer(run, is_patient), is_offline)
     skip = examined.samples.faulty_rows("sample", "dataset", "source", "files", "cells", "hashtags")
     libraries = examine_libraries(run, results, client, name, skip)
@@ -153,6 +155,22 @@ def _transfer(run: Run, is_patient: bool) -> AcquireSettings:
         timeout_s=min(transfer.timeout_s, 2 * SHORT_WAIT_S),
     )
     return replace(settings, transfer=hasty)
+
+
+def _idle_suppression(run: Run) -> list[Problem]:
+    """Measured suppression that no MSC donor is named for: it could be held against nothing."""
+    rows = run.samples
+    return [
+        Problem(
+            run.config["samples"],
+            "suppression is given, and no msc_donor that it is of",
+            "fill in msc_donor",
+            int(str(number)),
+            "suppression",
+            Severity.WARNING,
+        )
+        for number in rows.index[(rows["suppression"] != "") & (rows["msc_donor"] == "")]
+    ]
 
 
 def _lonely_datasets(run: Run) -> list[Problem]:

@@ -1,9 +1,9 @@
-"""The tables behind the sheets: gene programmes and cell markers, a lab's own among them."""
+"""The tables behind the sheets, a lab's own among them: programmes, markers, disease signatures, interactions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from immunomod.atlas.markers import load_markers
 from immunomod.atlas.overrides import read_overrides
 from immunomod.atlas.settings import AnnotationSettings
 from immunomod.atlas.witnesses import faults
+from immunomod.diseases import load_diseases, table_path
 from immunomod.errors import Problem, UserError, split_fix
+from immunomod.interactions import table_of
 from immunomod.programs import ProgramSet, load_programs
 from immunomod.tables import examine_table
 
@@ -52,6 +54,29 @@ def examine_markers(folder: str, annotation: Mapping[str, Any]) -> list[Problem]
     settings = AnnotationSettings.from_config(annotation)
     problems += [placed(str(fault), folder) for fault in faults(settings, markers, Path(folder))]
     return problems
+
+
+def examine_diseases(diseases: Mapping[str, Any], programs: ProgramSet | None) -> list[Problem]:
+    """What is wrong with the tables of disease signatures and of fold changes; ``diseases``: the config's section."""
+    problems: list[Problem] = []
+    for table in diseases["tables"]:
+        unique = ("disease", "signature", "program", "gene_human", "gene_mouse")
+        problems += examine_table(table_path(table), "diseases", unique).problems
+    for settings in diseases["fold_changes"].values():
+        problems += examine_table(settings["table"], "fold_changes", ("gene",)).problems
+    if problems or programs is None:
+        return problems
+    try:
+        load_diseases(diseases["tables"], programs, diseases["fold_changes"])
+    except UserError as error:
+        return [placed(str(error), str(next(iter(diseases["tables"]), "diseases")))]
+    return []
+
+
+def examine_interactions(folder: str, organisms: Iterable[str]) -> list[Problem]:
+    """What is wrong with the ligand-receptor pairs of the organisms that the study has."""
+    tables = [examine_table(table_of(folder, organism), "interactions") for organism in organisms]
+    return [problem for table in tables for problem in table.problems]
 
 
 def placed(text: str, file: str) -> Problem:

@@ -84,12 +84,27 @@ def _atlas(tables: ReportTables, config: Mapping[str, Any]) -> Paragraph:
         f"{plural(len(tables.atlases), 'atlas', 'atlases')} of {n_cells:,} cells: {settings.n_variable_genes:,} genes "
         f"variable across samples, {settings.n_components} principal components {' or '.join(aligned)}, a graph of "
         f"{settings.n_neighbors} neighbours, Leiden clusters{chosen}{by_auto}, and a UMAP for display. Cells were "
-        "named from a sourced table of markers, by their group's expression and their own. No effect is computed from "
-        "the map."
+        f"named from a sourced table of markers, by their group's expression and their own{_heard(config)}. No effect "
+        "is computed from the map."
     )
     methods = {str(name) for atlas in tables.atlases for name in _chosen(atlas.integration, "method")}
-    sources = ("variable_genes", *(("harmony",) if "harmony" in methods else ()), "leiden", "umap")
+    named = config.get("annotation") or {}
+    sources = (
+        *("variable_genes", *(("harmony",) if "harmony" in methods else ()), "leiden", "umap"),
+        *(name for name, key in (("celltypist", "celltypist"), ("singler", "references")) if named.get(key)),
+    )
     return Paragraph("Atlas", text, sources)
+
+
+def _heard(config: Mapping[str, Any]) -> str:
+    """The witnesses beside the markers, in words."""
+    named = config.get("annotation") or {}
+    parts = [
+        f"{word} {', '.join(named[key])}"
+        for key, word in (("celltypist", "the CellTypist models"), ("references", "the annotated references"))
+        if named.get(key)
+    ]
+    return f", with one vote each for {' and '.join(parts)}" if parts else ""
 
 
 def _chosen(table: pd.DataFrame, column: str) -> list[Any]:
@@ -110,6 +125,13 @@ def _resolutions(atlas: Atlas) -> list[float]:
     table = atlas.clustering
     clusters = table[table["purpose"] == "clusters"] if "purpose" in table else table
     return [float(value) for value in _chosen(clusters, "resolution")]
+
+
+_GENE_MODELS = {
+    "deseq2": "PyDESeq2's negative binomial model",
+    "limma_trend": "linear models of log2 counts per million, variances moderated towards a trend (limma-trend)",
+}
+_GENE_REFERENCES = {"deseq2": ("pydeseq2", "deseq2"), "limma_trend": ("moderated",)}
 
 
 def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph]:
@@ -143,11 +165,13 @@ def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph
         else "No leaked RNA was taken out of the sums: no library that was compared shows any, so effect is effect_raw."
     )
     genes = (
-        "Gene by gene, the same sums were compared by PyDESeq2's negative binomial model. Composition was compared on "
-        "the replicate's log odds of a cell class within its compartment."
+        f"Gene by gene, the same sums were compared by {_GENE_MODELS[settings.gene_method]}; fold changes drawn "
+        "towards zero have a Cauchy prior (apeGLM's). Composition was compared on the replicate's log odds of a cell "
+        "class within its compartment; the shares of regulatory T cells among CD4 T cells, and of cells in S, G2 or M "
+        "in each class, by quasi-binomial models of the replicates' counts."
     )
     return [
         Paragraph("Programme effects", programs, ("pseudobulk", "tmm", "moderated", "permutation", "fdr")),
         Paragraph("Leaked RNA in the comparisons", leaked, ("soupx",) if differs else ()),
-        Paragraph("Genes and composition", genes, ("pydeseq2", "deseq2")),
+        Paragraph("Genes and composition", genes, _GENE_REFERENCES[settings.gene_method]),
     ]

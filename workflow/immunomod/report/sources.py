@@ -74,6 +74,16 @@ SOURCES: Mapping[str, Source] = {
     ),
     "harmony": Source("Korsunsky and others 2019", "Harmony", "https://doi.org/10.1038/s41592-019-0619-0"),
     "leiden": Source("Traag and others 2019", "From Louvain to Leiden", "https://doi.org/10.1038/s41598-019-41695-z"),
+    "celltypist": Source(
+        "Dominguez Conde and others 2022",
+        "Cross-tissue immune cell analysis (CellTypist)",
+        "https://doi.org/10.1126/science.abl5197",
+    ),
+    "singler": Source(
+        "Aran and others 2019",
+        "Reference-based analysis of lung single-cell sequencing (SingleR)",
+        "https://doi.org/10.1038/s41590-018-0276-y",
+    ),
     "umap": Source("McInnes and others 2018", "UMAP", "https://arxiv.org/abs/1802.03426"),
     "pseudobulk": Source(
         "Squair and others 2021",

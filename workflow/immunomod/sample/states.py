@@ -98,6 +98,21 @@ def replicate_means(cells: pd.DataFrame, unit: Sequence[str]) -> pd.DataFrame:
     return means
 
 
+def replicate_counts(cells: pd.DataFrame, unit: Sequence[str]) -> pd.DataFrame:
+    """Cells of each replicate that cycle, ``cells_cycling``, and whose phase is known, ``cells_with_phase``.
+
+    Arguments as of :func:`replicate_means`. Indexed by ``unit``; no columns where ``cells`` has no ``phase``.
+    """
+    counted = pd.DataFrame(index=cells.index)
+    if "phase" in cells:
+        cycling = _cycling(cells["phase"])
+        counted["cells_cycling"] = cycling.fillna(0).astype(np.int64)
+        counted["cells_with_phase"] = cycling.notna().astype(np.int64)
+    grouped = counted.groupby([cells[name] for name in unit], observed=True, sort=False)
+    counts: pd.DataFrame = grouped.sum()
+    return counts
+
+
 def _median(values: pd.Series) -> float:
     known = values.dropna()
     return float(known.median()) if len(known) else float("nan")

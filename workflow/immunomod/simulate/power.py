@@ -8,7 +8,7 @@ the true classes and without doublets and damaged cells: the power of a real stu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from immunomod.contrast.design import Contrast
 from immunomod.contrast.leakage import add_leakage
-from immunomod.contrast.program_effects import program_effects
+from immunomod.contrast.program_effects import ProgramEffects, program_effects
 from immunomod.contrast.pseudobulk import pseudobulk
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import UserError
@@ -48,17 +48,37 @@ def true_pseudobulk(study: Study) -> AnnData:
     return pseudobulk([study.adata], cells)
 
 
-def estimate_effects(pseudobulks: AnnData, programs: ProgramSet, seed: int) -> pd.DataFrame:
-    """The table of programme effects of one simulated study, partner RNA taken out."""
+def programme_tables(pseudobulks: AnnData, programs: ProgramSet, seed: int) -> ProgramEffects:
+    """All tables of programmes of one simulated study, partner RNA taken out."""
     settings = ContrastSettings(n_random_sets=2)
     pseudobulks = add_leakage(pseudobulks, programs, load_exclusive_genes())
-    return program_effects(CONTRAST, {"simulated": pseudobulks}, programs, settings, seed).effects
+    return program_effects(CONTRAST, {"simulated": pseudobulks}, programs, settings, seed)
 
 
-def power_table(
-    settings: SimulationSettings, donors: Sequence[int] = (2, 3, 4, 6, 8), n_studies: int = 20
-) -> pd.DataFrame:
-    """Power of every planted programme for several numbers of donors.
+def estimate_effects(pseudobulks: AnnData, programs: ProgramSet, seed: int) -> pd.DataFrame:
+    """The table of programme effects of one simulated study, partner RNA taken out."""
+    return programme_tables(pseudobulks, programs, seed).effects
+
+
+@dataclass(frozen=True)
+class SimulatedStudies:
+    """Studies of several sizes.
+
+    Attributes
+    ----------
+    rows
+        ``program_effects.tsv`` of every study, for what is planted: with ``donors`` (size), ``study`` and
+        ``population_effect`` (log2).
+    scores
+        ``program_scores.tsv`` of every study, with ``donors`` and ``study``.
+    """
+
+    rows: pd.DataFrame
+    scores: pd.DataFrame
+
+
+def draw_studies(settings: SimulationSettings, donors: Sequence[int], n_studies: int) -> SimulatedStudies:
+    """Simulate and test studies.
 
     Parameters
     ----------
@@ -67,20 +87,14 @@ def power_table(
     donors
         Numbers of donors, 2 or more.
     n_studies
-        Simulated studies; the power has a standard error of at most ``0.5 / sqrt(n_studies)``.
-
-    Returns
-    -------
-    One row per number of donors, class and planted programme: ``donors, cell_class, program, studies`` (in which the
-    test could be made), ``true_effect`` and ``effect`` (log2, means over studies), ``half_width`` (of the 95% interval,
-    median), ``power`` (share of all studies with p < 0.05 and the sign of the truth).
+        Simulated studies.
     """
     if min(donors) < 2:
         raise UserError(f"simulate: {min(donors)} donors: power needs 2 or more, cells are no replicates.")
     if n_studies < 1:
         raise UserError(f"simulate: {n_studies} studies: at least 1 is needed.")
     programs, profiles = load_programs(), load_profiles()
-    parts = []
+    rows, scores = [], []
     for number in range(n_studies):
         drawn = replace(settings, n_donors=max(donors), seed=settings.seed + number)
         study = simulate_study(drawn, programs, profiles)
@@ -88,14 +102,19 @@ def power_table(
         truth = study.truth_effects.loc[study.truth_effects["planted"], ["cell_class", "program", "population_effect"]]
         for n in donors:
             chosen = sums[sums.obs["donor"].isin(drawn.donors[:n]).to_numpy()]
-            estimated = estimate_effects(chosen, programs, drawn.seed)
-            parts.append(truth.merge(estimated, on=["cell_class", "program"], how="left").assign(donors=n))
-    rows = pd.concat(parts, ignore_index=True)
+            found = programme_tables(chosen, programs, drawn.seed)
+            labels = {"donors": n, "study": number}
+            rows.append(truth.merge(found.effects, on=["cell_class", "program"], how="left").assign(**labels))
+            scores.append(found.scores.assign(**labels))
+    return SimulatedStudies(pd.concat(rows, ignore_index=True), pd.concat(scores, ignore_index=True))
+
+
+def power_of(rows: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
+    """Power per number of donors, class and planted programme; ``rows`` as from :func:`draw_studies`."""
     p_value = pd.to_numeric(rows["p_value"])
-    rows["found"] = (p_value < ALPHA) & (np.sign(rows["effect"]) == np.sign(rows["population_effect"]))
-    rows["half_width"] = (rows["ci_high"] - rows["ci_low"]) / 2
+    found = (p_value < alpha) & (np.sign(rows["effect"]) == np.sign(rows["population_effect"]))
     return (
-        rows.assign(tested=p_value.notna())
+        rows.assign(tested=p_value.notna(), found=found, half_width=(rows["ci_high"] - rows["ci_low"]) / 2)
         .groupby(["donors", "cell_class", "program"], sort=False)
         .agg(
             studies=("tested", "sum"),
@@ -106,6 +125,21 @@ def power_table(
         )
         .reset_index()
     )
+
+
+def power_table(
+    settings: SimulationSettings, donors: Sequence[int] = (2, 3, 4, 6, 8), n_studies: int = 20
+) -> pd.DataFrame:
+    """Power of every planted programme for several numbers of donors; parameters as of :func:`draw_studies`.
+
+    Returns
+    -------
+    One row per number of donors, class and planted programme: ``donors, cell_class, program, studies`` (in which the
+    test could be made), ``true_effect`` and ``effect`` (log2, means over studies), ``half_width`` (of the 95% interval,
+    median), ``power`` (share of all studies with p < 0.05 and the sign of the truth; its standard error is at most
+    ``0.5 / sqrt(n_studies)``).
+    """
+    return power_of(draw_studies(settings, donors, n_studies).rows)
 
 
 def power_command(

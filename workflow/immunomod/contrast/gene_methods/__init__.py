@@ -1,0 +1,1 @@
+"""Models of a gene's change, one file each; :data:`immunomod.contrast.genes.REGISTRY` lists them."""
