@@ -4,7 +4,7 @@ BIN := .venv/bin
 CORES ?= 2
 export MPLBACKEND := Agg
 
-.PHONY: env env-scvi demo test test-fast test-slurm lint format bench lock clean
+.PHONY: env env-scvi env-crate env-cellxgene demo test test-fast test-slurm lint format bench lock clean
 
 ## .venv/ with snakemake and immunomod
 env: .venv/.installed
@@ -33,6 +33,24 @@ env-scvi: .venv-scvi/.installed
 	@$(PYTHON) -m venv .venv-scvi
 	@echo "Installing scvi-tools into .venv-scvi/ ..."
 	@.venv-scvi/bin/python -m pip install --quiet --disable-pip-version-check -c envs/scvi.lock scvi-tools anndata h5py jsonschema numba pyyaml scikit-learn "$(TORCH)"
+	@touch $@
+
+# roc-validator stays apart: it asks for an older rich than typer does.
+## .venv-crate/ with roc-validator, for the test that holds a run's RO-Crate against the profiles
+env-crate: .venv-crate/.installed
+
+.venv-crate/.installed:
+	@$(PYTHON) -m venv .venv-crate
+	@.venv-crate/bin/python -m pip install --quiet --disable-pip-version-check "roc-validator>=0.13,<0.14"
+	@touch $@
+
+# CELLxGENE 1.3 answers with bytes that newer versions of Werkzeug refuse.
+## .venv-cellxgene/ with CELLxGENE, for the test that opens an atlas with it
+env-cellxgene: .venv-cellxgene/.installed
+
+.venv-cellxgene/.installed:
+	@$(PYTHON) -m venv .venv-cellxgene
+	@.venv-cellxgene/bin/python -m pip install --quiet --disable-pip-version-check "cellxgene>=1.3,<1.4" "flask<2.2" "werkzeug<2.2"
 	@touch $@
 
 ## the whole workflow on the embedded demo
@@ -72,7 +90,7 @@ KANG ?= ../shared/data/kang/kang2000_ctrl_stim_8donors.h5ad
 ATLAS_CELLS ?= 20000
 CONTESTANTS ?=
 bench: .venv/.installed-dev
-	$(BIN)/python benchmarks/calibration.py $(if $(wildcard $(KANG)),--kang $(KANG))
+	$(BIN)/python benchmarks/calibration/run.py $(if $(wildcard $(KANG)),--kang $(KANG))
 	$(BIN)/python benchmarks/demo_recovery.py
 	$(BIN)/python benchmarks/potency.py
 	$(BIN)/python benchmarks/doublets.py
@@ -93,4 +111,4 @@ lock: .venv/bin/uv
 	$(LOCK) pyproject.toml --extra dev -c envs/immunomod.lock -o envs/dev.lock
 
 clean:
-	rm -rf .venv .venv-scvi .snakemake results/demo
+	rm -rf .venv .venv-scvi .venv-crate .venv-cellxgene .snakemake results/demo

@@ -23,6 +23,7 @@ include: "workflow/rules/atlas.smk"
 include: "workflow/rules/contrast.smk"
 include: "workflow/rules/synthesis.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/provenance.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -31,15 +32,9 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        "<results>/report/index.html",
-        "<results>/check/problems.tsv",
-        "<results>/ledger.tsv",
-        "<results>/samples/qc.tsv",
-        "<results>/synthesis/program_meta.tsv",
-        collect("<results>/synthesis/{table}.tsv", table=POTENCY_TABLES),
-        "<results>/provenance/versions.tsv",
-        collect("<results>/atlas/{atlas}.h5ad", atlas=RUN.atlases),
-        collect("<results>/atlas/{atlas}/{table}.tsv", atlas=RUN.atlases, table=ATLAS_TABLES),
-        collect("<results>/contrasts/{contrast}/{table}.tsv", contrast=CONTRASTS, table=CONTRAST_TABLES),
-        collect("<results>/contrasts/{contrast}/genes", contrast=CONTRASTS),
-        collect("<results>/contrasts/{contrast}/disease.tsv", contrast=CONTRASTS),
+        RESULTS,
+        rules.describe_run.output,
+
+
+onsuccess:
+    print(run_summary(Path(workflow.pathvars.apply("<results>")), CONTRASTS, list(RUN.atlases)), file=sys.stderr)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy import stats
-from scipy.special import gamma
+from scipy.special import digamma, gamma, polygamma
 from statsmodels.stats.multitest import multipletests
 
 from immunomod.contrast.model import (
@@ -17,10 +17,13 @@ from immunomod.contrast.model import (
     fit_linear,
     fit_variance_prior,
     hedges_correction,
+    inverse_trigamma,
     moderate,
+    moderate_among_like_effects,
     moderated_variance,
     relabelling_p,
     sign_flip_p,
+    unequal_variances,
 )
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -69,6 +72,76 @@ def test_too_few_variances_give_no_prior(variance):
     assert fit_variance_prior(np.array(variance, dtype=float), 3).df == 0
 
 
+def test_inverse_trigamma_inverts_trigamma():
+    values = np.geomspace(1e-5, 1e6, 40)
+    np.testing.assert_allclose(polygamma(1, inverse_trigamma(values)), values, rtol=1e-9)
+
+
+def test_moderation_among_effects_of_one_size_is_limmas_prior_of_the_others():
+    """Hand calculation where all weights are 1: the prior of limma without the programme, widened by its error."""
+    variance = np.array([0.5, 1.0, 0.2, 4.0, 0.9, 1.3, 0.05])
+    count, df = len(variance), np.full(len(variance), 3.0)
+    moderated, total = moderate_among_like_effects(np.full(count, 2.0), variance, df, 0.25)
+    logarithm = np.log(variance) - digamma(1.5) + np.log(1.5)
+    chance = polygamma(1, 1.5)
+    spread = max(np.var(logarithm, ddof=1) - chance, 0)
+    half = inverse_trigamma(np.array(spread + (spread + chance) / (count - 1)))
+    prior_df = min(2 * half, 9)
+    for row in range(count):
+        others = np.delete(logarithm, row).mean()
+        prior = np.exp(others + digamma(half) - np.log(half))
+        posterior = (3 * variance[row] + prior_df * prior) / (3 + prior_df)
+        assert moderated[row] == pytest.approx(max(posterior, variance[row]))
+        assert total[row] == pytest.approx(3 + prior_df)
+
+
+def test_a_programme_whose_effect_is_like_no_other_keeps_its_own_variance():
+    rng = np.random.default_rng(6)
+    estimate = np.append(rng.normal(0, 0.05, 12), 2.0)
+    variance = np.append(rng.chisquare(3, 12) / 300, 0.2)
+    df = np.full(13, 3.0)
+    moderated, total = moderate_among_like_effects(estimate, variance, df, 0.25)
+    assert (moderated[-1], total[-1]) == (0.2, 3)
+    assert (moderated[:-1] >= variance[:-1]).all() and (moderated[:-1] > variance[:-1]).any()
+    assert (total[:-1] > 3).all() and (total <= 3 + 9).all()
+
+
+def test_moderation_among_like_effects_heeds_neither_sign_nor_order_nor_scale():
+    rng = np.random.default_rng(7)
+    estimate, variance, df = rng.normal(size=9), rng.chisquare(3, 9), rng.uniform(2, 5, 9)
+    plain = moderate_among_like_effects(estimate, variance, df, 0.5)
+    turned = moderate_among_like_effects(-estimate, variance, df, 0.5)
+    assert (plain[0] == turned[0]).all() and (plain[1] == turned[1]).all()
+    order = rng.permutation(9)
+    shuffled = moderate_among_like_effects(estimate[order], variance[order], df[order], 0.5)
+    np.testing.assert_allclose(shuffled, [part[order] for part in plain])
+    scaled = moderate_among_like_effects(3 * estimate, 9 * variance, df, 0.5)
+    np.testing.assert_allclose(scaled[0], 9 * plain[0])
+    np.testing.assert_allclose(scaled[1], plain[1])
+
+
+@pytest.mark.parametrize("variance", [[], [1.0], [0.0, 0.0, 0.0], [0.0, 2.0]])
+def test_too_few_variances_are_left_as_they_are(variance):
+    variance = np.array(variance)
+    df = np.full(len(variance), 3.0)
+    moderated, total = moderate_among_like_effects(np.ones(len(variance)), variance, df, 0.25)
+    np.testing.assert_array_equal(moderated, variance)
+    np.testing.assert_array_equal(total, df)
+
+
+def test_unequal_variances_are_welchs_test():
+    rng = np.random.default_rng(8)
+    response, in_test = rng.normal(size=(8, 3)), np.arange(8) < 3
+    response[in_test] *= 4
+    variance, df = unequal_variances(response, in_test)
+    expected = stats.ttest_ind(response[in_test], response[~in_test], equal_var=False)
+    difference = response[in_test].mean(axis=0) - response[~in_test].mean(axis=0)
+    np.testing.assert_allclose(difference / np.sqrt(variance), expected.statistic)
+    np.testing.assert_allclose(df, expected.df)
+    variance, df = unequal_variances(np.ones((8, 1)), in_test)
+    assert (variance[0], df[0]) == (0, 6)
+
+
 def test_own_moderation_is_restrained(scores):
     fit = fit_linear(scores, *paired_design(4))
     variance, df = moderated_variance(fit.variance, fit.df)
@@ -104,6 +177,17 @@ def test_negated_regressor_flips_the_estimate_to_the_last_bit():
     fit, flipped = fit_linear(response, effect, nuisance), fit_linear(response, -effect, nuisance)
     assert (fit.estimate == -flipped.estimate).all()
     assert (fit.variance == flipped.variance).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 6, 8])
+def test_exact_p_is_uniform_on_its_grid_over_all_flips(n):
+    """Its null: the signs of the donors' changes are as likely as their opposites, however strong the changes are."""
+    differences = np.random.default_rng(n).normal(5, 1, n)
+    flipped = np.array(list(product([1, -1], repeat=n))) * differences
+    p_values = sign_flip_p(flipped.T, 2**n, seed=0)
+    # 2^(n-1) values, each from a pattern and its mirror image
+    expected = np.repeat(np.arange(1, 2 ** (n - 1) + 1), 2) / 2 ** (n - 1)
+    np.testing.assert_allclose(np.sort(p_values), expected)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7])

@@ -214,6 +214,20 @@ def test_unpaired_arms_have_a_relabelling_p(programmes):
     assert row["hedges_g"] == pytest.approx(correction * (test.mean() - reference.mean()) / pooled, rel=5e-3)
 
 
+def test_unpaired_arms_of_different_size_have_variances_of_their_own(programmes):
+    pseudobulk = make_pseudobulk()
+    pseudobulk.obs["donor"] = pseudobulk.obs["sample"]
+    result = run(pseudobulk[pseudobulk.obs["sample"] != "treated_3"].copy(), programmes)
+    row = row_of(result, "up")
+    scores = result.scores.query("cell_class == 'T' and program == 'up'")
+    test, reference = (scores.loc[scores["arm"] == arm, "score"] for arm in ("test", "reference"))
+    assert (len(test), len(reference)) == (3, 4)
+    welch = stats.ttest_ind(test, reference, equal_var=False)
+    # moderation raises a variance and adds degrees of freedom
+    assert row["se"] >= np.sqrt(test.var() / 3 + reference.var() / 4) - 1e-12
+    assert row["df"] >= welch.df - 1e-9
+
+
 def test_every_status_keeps_its_rows(programmes):
     everything = run(make_pseudobulk(), programmes).effects
     key = ["cell_class", "program"]

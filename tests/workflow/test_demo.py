@@ -1,11 +1,18 @@
 """The embedded demo, whose truth is known: every floor's result against what was planted."""
 
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
 import pandas as pd
 import pytest
 
+from immunomod.dictionary import columns_of_tables, table_of
 from immunomod.files import read_tsv
 from support.workflow import Outcome, snakemake
 
@@ -93,3 +100,60 @@ def test_no_file_of_the_repository_changed_hands(demo):
         path for path in demo.results.rglob("*") if path.name.startswith(".") and path.suffix in (".tsv", ".h5ad")
     ]
     assert not leftovers
+
+
+def test_the_dictionary_describes_the_columns_of_every_table(demo):
+    columns = columns_of_tables()
+    described = {name: list(rows["column"]) for name, rows in columns.groupby("table", sort=False)}
+    found = set()
+    for path in sorted(demo.results.rglob("*.tsv*")):
+        name = table_of(path.relative_to(demo.results))
+        if name is not None:
+            found.add(name)
+            assert list(read_tsv(path, nrows=1, dtype=str).columns) == described[name], path
+    assert found == set(described)
+
+
+@pytest.fixture(scope="module")
+def snakemake_report(demo: Outcome, repository: Path) -> str:
+    """Snakemake's own report, made where no network can be reached."""
+    page = demo.results.parent / "snakemake.html"
+    command = [sys.executable, "-m", "snakemake", "-s", str(repository / "Snakefile"), "--report", str(page)]
+    command += ["--directory", str(page.parent), "--configfile", str(repository / CONFIG)]
+    without_network = ["unshare", "--user", "--map-root-user", "--net"]
+    if shutil.which("unshare") and subprocess.run([*without_network, "true"], capture_output=True).returncode == 0:
+        command = without_network + command
+    proxies = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | proxies, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return page.read_text(encoding="utf-8")
+
+
+def test_the_report_of_snakemake_opens_offline(snakemake_report):
+    assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="?http', snakemake_report)
+
+
+def test_the_report_of_snakemake_holds_every_table_and_figure_with_its_caption(snakemake_report, demo):
+    script = snakemake_report.split('<script id="results">')[1].split("=", 1)[1].lstrip()
+    listed, _ = json.JSONDecoder().raw_decode(script)
+    listed = {name.removeprefix("results/"): entry for name, entry in listed.items()}
+    figures = {f"report/figures/{path.name}" for path in (demo.results / "report" / "figures").glob("*.svg")}
+    assert len(figures) == 15 and figures <= set(listed)
+    tables = {path.relative_to(demo.results).as_posix() for path in (demo.results / "contrasts").glob("*/*.tsv")}
+    left_out = {f"contrasts/{CONTRAST}/{name}.tsv" for name in ("msc_scores", "program_genes")}
+    more = {"ledger.tsv", "samples/qc.tsv", "provenance/versions.tsv", "provenance/rules.tsv", "report/index.html"}
+    more |= {f"atlas/{ATLAS}/{name}.tsv" for name in ("clusters", "markers", "integration", "clustering")}
+    more |= {f"synthesis/{name}.tsv" for name in ("program_meta", "potency", "suppression", "variance")}
+    assert (tables - left_out) | more <= set(listed)
+    for name, entry in listed.items():
+        assert entry["caption"] and entry["labels"], name
+    forest = listed[f"report/figures/forest_{CONTRAST}.svg"]
+    assert forest["labels"] == {"figure": "forest", "of": CONTRAST}
+    categories = snakemake_report.split('<script id="categories">')[1].split("</script>")[0]
+    for category in ("Report", "Effects", "Figures", "Quality", "Cells", "Provenance"):
+        assert f'"{category}": ' in categories, category
+
+
+def test_a_run_ends_by_naming_the_report_and_what_to_look_at(demo):
+    end = demo.printed.rsplit("The report is ", 1)[1]
+    assert end.startswith("results/report/index.html") and "could be tested" in end and "to look at, of 12" in end

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 REMOTE, LOCAL = "GSE900000001", "lab"
 #: Run again whenever a sheet or the config changes: the look at the whole study, and what gathers all of it.
-ALWAYS = {"all", "check_study", "build_report"}
+ALWAYS = {"all", "check_study", "build_report", "describe_run"}
 POOLED = {"pool_effects", "rank_potency"}
 #: What answers a contrast.
 ANSWERS = ("test_contrast", "test_diseases")

@@ -15,15 +15,30 @@ rule build_atlas:
         witnesses=RUN.witnesses,
     output:
         atlas="<results>/atlas/{atlas}.h5ad",
-        integration="<results>/atlas/{atlas}/integration.tsv",
-        clustering="<results>/atlas/{atlas}/clustering.tsv",
+        integration=report(
+            "<results>/atlas/{atlas}/integration.tsv",
+            caption="../report/integration.rst",
+            category="Cells",
+            labels={"table": "integration methods", "atlas": "{atlas}"},
+        ),
+        clustering=report(
+            "<results>/atlas/{atlas}/clustering.tsv",
+            caption="../report/clustering.rst",
+            category="Cells",
+            labels={"table": "resolutions", "atlas": "{atlas}"},
+        ),
         clusters=report(
             "<results>/atlas/{atlas}/clusters.tsv",
             caption="../report/clusters.rst",
             category="Cells",
             labels={"table": "clusters and their cell classes", "atlas": "{atlas}"},
         ),
-        markers="<results>/atlas/{atlas}/markers.tsv",
+        markers=report(
+            "<results>/atlas/{atlas}/markers.tsv",
+            caption="../report/markers.rst",
+            category="Cells",
+            labels={"table": "marker genes", "atlas": "{atlas}"},
+        ),
     log:
         "<logs>/build_atlas/{atlas}.log",
     benchmark:
@@ -67,3 +82,28 @@ rule train_scvi:
         seed=RUN.config["seed"],
     script:
         "../scripts/train_scvi.py"
+
+
+# Part of no run unless it is asked for: `snakemake vitessce`.
+rule export_vitessce:
+    input:
+        atlas="<results>/atlas/{atlas}.h5ad",
+    output:
+        store=directory("<results>/atlas/{atlas}/vitessce.zarr"),
+        config="<results>/atlas/{atlas}/vitessce.json",
+    log:
+        "<logs>/export_vitessce/{atlas}.log",
+    benchmark:
+        "<benchmarks>/export_vitessce/{atlas}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, input, attempt: max(2000, int(1000 + input.size_mb)) * 2 ** (attempt - 1),
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    script:
+        "../scripts/export_vitessce.py"
+
+
+rule vitessce:
+    input:
+        collect("<results>/atlas/{atlas}/vitessce.json", atlas=RUN.atlases),

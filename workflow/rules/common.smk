@@ -12,6 +12,7 @@ from immunomod.errors import UserError
 from immunomod.job import refuse_unwritable, share_package_path
 from immunomod.sample.settings import SECTIONS as SAMPLE_SECTIONS
 from immunomod.settings import load_run
+from immunomod.summary import run_summary
 
 share_package_path()
 CONFIG_FILE = Path(workflow.configfiles[-1]) if workflow.configfiles else Path("config/config.yaml")

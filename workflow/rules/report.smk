@@ -1,21 +1,4 @@
-# report: one offline HTML file, and the run's provenance.
-
-
-rule write_provenance:
-    output:
-        config="<results>/provenance/config.yaml",
-        versions="<results>/provenance/versions.tsv",
-    log:
-        "<logs>/write_provenance.log",
-    benchmark:
-        "<benchmarks>/write_provenance.tsv"
-    localrule: True
-    conda:
-        ENVIRONMENT
-    params:
-        config=RUN.config,
-    script:
-        "../scripts/write_provenance.py"
+# report: one offline HTML file.
 
 
 rule build_report:
@@ -39,7 +22,14 @@ rule build_report:
             category="Report",
             labels={"page": "the whole report"},
         ),
-        figures=directory("<results>/report/figures"),
+        figures=report(
+            directory("<results>/report/figures"),
+            patterns=["{figure,forest|heatmap|umap|sample}_{of}.svg"],
+            caption="../report/figures.rst",
+            category="Figures",
+            subcategory="{figure}",
+            labels={"figure": "{figure}", "of": "{of}"},
+        ),
     log:
         "<logs>/build_report.log",
     benchmark:

@@ -36,8 +36,18 @@ rule rank_potency:
             category="Effects",
             labels={"table": "response of each MSC donor"},
         ),
-        suppression="<results>/synthesis/suppression.tsv",
-        variance="<results>/synthesis/variance.tsv",
+        suppression=report(
+            "<results>/synthesis/suppression.tsv",
+            caption="../report/suppression.rst",
+            category="Effects",
+            labels={"table": "measured suppression and responses"},
+        ),
+        variance=report(
+            "<results>/synthesis/variance.tsv",
+            caption="../report/variance.rst",
+            category="Effects",
+            labels={"table": "variance between MSC"},
+        ),
     log:
         "<logs>/rank_potency.log",
     benchmark:

@@ -29,18 +29,21 @@ write_table(data.frame(score), "scores.tsv")
 write_table(data.frame(estimate = eb$coefficients[, "arm"], sigma2 = eb$sigma^2, s2_post = eb$s2.post, t = eb$t[, "arm"],
                        p_value = eb$p.value[, "arm"], df_total = eb$df.total, df_prior = eb$df.prior,
                        s2_prior = eb$s2.prior), "limma.tsv")
+trended <- eBayes(fit, trend = TRUE)                     # the trend along the mean score
+write_table(data.frame(abundance = fit$Amean, s2_post = trended$s2.post, df_total = trended$df.total),
+            "limma_trend_scores.tsv")
 tight <- fitFDist(c(1.0, 1.1, 0.9, 1.05), df1 = 10)   # less spread than chance: infinite prior df
 write_table(data.frame(scale = tight$scale, df2 = tight$df2), "limma_tight.tsv")
 
 # limma-trend on the log2 counts per million: all genes, and so few that the trend is a line, or a constant
-trended <- function(rows, name) {
+trended_genes <- function(rows, name) {
   fit <- eBayes(lmFit(cpm(y, log = TRUE, prior.count = 2)[rows, , drop = FALSE],
                       model.matrix(~ factor(c(1, 2, 3, 1, 2, 3)) + group)), trend = TRUE)
   write_table(data.frame(gene = rownames(fit$coefficients), estimate = fit$coefficients[, "grouptest"],
                          s2_prior = fit$s2.prior, s2_post = fit$s2.post, t = fit$t[, "grouptest"],
                          p_value = fit$p.value[, "grouptest"], df_total = fit$df.total, df_prior = fit$df.prior), name)
 }
-trended(seq_len(n_genes), "limma_trend.tsv")
-trended(1:12, "limma_trend_12_genes.tsv")
-trended(1:4, "limma_trend_4_genes.tsv")
+trended_genes(seq_len(n_genes), "limma_trend.tsv")
+trended_genes(1:12, "limma_trend_12_genes.tsv")
+trended_genes(1:4, "limma_trend_4_genes.tsv")
 writeLines(c(R.version.string, paste("edgeR", packageVersion("edgeR")), paste("limma", packageVersion("limma"))), "versions.txt")

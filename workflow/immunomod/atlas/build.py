@@ -38,6 +38,7 @@ from immunomod.atlas.integration.labels import provisional_labels
 from immunomod.atlas.integration.learned import read_learned
 from immunomod.atlas.markers import MarkerSet, load_markers
 from immunomod.atlas.neighbors import fuzzy_connectivities, nearest_neighbors
+from immunomod.atlas.ontology import schema_columns
 from immunomod.atlas.overrides import Overrides, anchor_cells, overridden, read_overrides
 from immunomod.atlas.ranks import rank_genes
 from immunomod.atlas.reduce import Reduced, reduce_samples
@@ -188,8 +189,11 @@ def _build(
     progress("marker genes")
     clusters = _cluster_table(obs, leiden, fine, annotation, given, ranked, markers)
     clusters["anchor_cells"] = clusters["cluster"].map(anchor_cells(reduced.obs.index, cluster, connectivities))
+    for name, values in schema_columns(obs, markers.classes).items():
+        obs[name] = values
     adata = _assemble(reduced, obs, components, integration)
     adata.obsm["X_umap"] = layout
+    adata.uns["default_embedding"] = "X_umap"
     adata.uns["immunomod"] = {
         "floor": "atlas",
         "settings": settings.as_dict(),

@@ -23,6 +23,7 @@ from immunomod.contrast.model import benjamini_hochberg, fit_linear
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.scores import PRIOR_COUNT, Expression, measure_expression, well_known
 from immunomod.contrast.settings import ContrastSettings
+from immunomod.progress import Progress
 
 REGISTRY: dict[str, GeneMethod] = {method.name: method for method in (deseq2.METHOD, limma_trend.METHOD)}
 COLUMNS = ["gene", "base_mean", "log2_fold_change", "se", "statistic", "p_value", "fdr", "ambient_suspect"]
@@ -65,6 +66,7 @@ def gene_effects(contrast: Contrast, pseudobulks: Mapping[str, AnnData], setting
     """Test every gene in every cell class that occurs in the data sets, by ``settings.gene_method``."""
     tables: dict[str, list[pd.DataFrame]] = {}
     rows = []
+    progress = Progress("genes")
     for dataset in contrast.datasets:
         stratum = pseudobulks[dataset]
         for cell_class in sorted(stratum.obs["cell_class"].astype(str).unique()):
@@ -93,6 +95,7 @@ def gene_effects(contrast: Contrast, pseudobulks: Mapping[str, AnnData], setting
             if len(contrast.datasets) > 1:
                 table["dataset"] = dataset
             tables.setdefault(cell_class, []).append(table)
+            progress(f"{cell_class} in {dataset}: {len(table):,} genes")
     return GeneEffects(
         tables={name: _stack(parts) for name, parts in tables.items()},
         strata=pd.DataFrame(rows, columns=STRATUM_COLUMNS),

@@ -79,7 +79,7 @@ def log2_cpm(counts: NDArray[np.number], library: Floats, prior_count: float = 2
 
     ``log2((y + p_u) / (L_u + 2 p_u) * 1e6)``, ``p_u = prior_count * L_u / mean(L)``, for count ``y`` and effective
     library size ``L_u`` of unit u. A gene without counts has the same value in every unit. Programme scores do not use
-    it (:mod:`.scores` says why); ``benchmarks/calibration.py`` holds them against it.
+    it (:mod:`.scores` says why); ``benchmarks/calibration`` holds them against it.
     """
     prior = prior_count * library / library.mean()
     return np.asarray(np.log2((counts + prior[:, None]) / (library + 2 * prior)[:, None] * 1e6))

@@ -25,9 +25,10 @@ from immunomod.contrast.model import (
     benjamini_hochberg,
     fit_linear,
     hedges_correction,
-    moderated_variance,
+    moderate_among_like_effects,
     relabelling_p,
     sign_flip_p,
+    unequal_variances,
 )
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.program_enrichment import COLUMNS as ENRICHMENT_COLUMNS
@@ -265,7 +266,9 @@ def _estimates(
     result = {name: np.full(scores.shape[1], np.nan) for name in ESTIMATES} | {"effect": fit.estimate}
     if design.status != "tested" or not scores.shape[1]:
         return result
-    variance, moderated_df = moderated_variance(fit.variance, fit.df)
+    variance, moderated_df = moderate_among_like_effects(
+        fit.estimate, *residual_variance(design, scores, fit), fit.unscaled
+    )
     between = variance * fit.unscaled
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.where(common > 0, moderated_df * ((between + common) / between) ** 2, moderated_df)
@@ -279,6 +282,19 @@ def _estimates(
     result["hedges_g"] = hedges_g(design, scores, fit)
     result["p_sign_flip"] = permutation_p(design, scores, settings.max_permutations, seed)
     return result
+
+
+def residual_variance(design: Design, scores: Floats, fit: LinearFit) -> tuple[Floats, Floats]:
+    """Residual variances and their degrees of freedom, one per programme.
+
+    Those of least squares; of unpaired arms of different size, each with a variance of its own, the residual variance
+    that gives the difference of their means the variance it has.
+    """
+    in_test = (design.units["arm"] == TEST).to_numpy()
+    if design.is_paired or "value" in design.units or design.nuisance.shape[1] > 1 or 2 * in_test.sum() == len(in_test):
+        return fit.variance, np.full(len(fit.variance), float(fit.df))
+    variance, df = unequal_variances(scores, in_test)
+    return variance / fit.unscaled, df
 
 
 def hedges_g(design: Design, scores: Floats, fit: LinearFit) -> Floats:

@@ -14,6 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from immunomod.progress import Progress
 from immunomod.sample.states import replicate_counts, replicate_means
 
 UNIT = ["sample", "donor", "cell_class"]
@@ -52,7 +53,12 @@ def pseudobulk(samples: Iterable[str | Path | AnnData], cells: pd.DataFrame) -> 
     if missing:
         raise ValueError(f"pseudobulk: the cells' table lacks the column(s) {', '.join(missing)}")
     cells = cells.assign(**{name: _text(cells[name]) for name in [*UNIT, *CLASS_COLUMNS]})
-    parts = [part for part in (_sum_sample(source, cells) for source in samples) if part is not None]
+    progress = Progress("pseudobulk")
+    parts = []
+    for number, source in enumerate(samples, start=1):
+        part = _sum_sample(source, cells)
+        parts += [] if part is None else [part]
+        progress(f"sample {number}: {0 if part is None else len(part.units)} replicates and classes")
     carried = [*CLASS_COLUMNS, *_replicate_columns(cells)]
     if not parts:
         empty = pd.DataFrame(columns=[*UNIT, *carried, "n_cells"], index=pd.Index([], dtype=str))

@@ -14,6 +14,7 @@ from immunomod.contrast.fractions import fraction_effects
 from immunomod.contrast.genes import gene_effects
 from immunomod.contrast.program_effects import Programmes, program_effects
 from immunomod.contrast.settings import ContrastSettings
+from immunomod.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,21 @@ def run_contrast(
         The row names a column or writes a filter that cannot be used.
     """
     contrast = Contrast.from_row(row)
+    progress = Progress("contrast")
     effects = program_effects(contrast, pseudobulks, programs, settings, seed)
+    progress(f"{len(effects.effects):,} programme effects of {len(effects.design)} cell classes")
     genes = gene_effects(contrast, pseudobulks, settings)
+    progress(f"genes of {len(genes.tables)} cell classes")
+    composition = composition_effects(contrast, pseudobulks, settings)
+    fractions = fraction_effects(contrast, pseudobulks, settings)
+    progress("composition")
     return ContrastResult(
         program_effects=effects.effects,
         program_enrichment=effects.enrichment,
         genes=genes.tables,
         gene_tests=genes.strata,
-        composition=composition_effects(contrast, pseudobulks, settings),
-        fractions=fraction_effects(contrast, pseudobulks, settings),
+        composition=composition,
+        fractions=fractions,
         design=effects.design,
         program_scores=effects.scores,
         program_genes=effects.genes,

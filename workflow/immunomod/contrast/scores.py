@@ -1,7 +1,7 @@
 """Programme scores of pseudobulks: the signed mean over a programme's detected genes of log2 expression.
 
 Two choices decide whether such a mean estimates the true log2 change. Both were made by simulation with 4 donors, 50
-to 150 cells a pseudobulk and 1,500 to 5,000 counts a cell (``benchmarks/calibration.py``, experiment "detection";
+to 150 cells a pseudobulk and 1,500 to 5,000 counts a cell (``benchmarks/calibration``, experiment "detection";
 true effects +1.5 and -1.5 log2, and an arm thinned to a quarter of its depth):
 
 *A prior count of 0.5 in every unit.* For counts with mean m, the expectation of log(y + c) is log(m) + (c - 1/2) / m

@@ -63,7 +63,7 @@ def _acquire(tables: ReportTables) -> Paragraph:
     text = f"{plural(len(samples), 'library', 'libraries')} of {plural(n_datasets, 'data set')} were read"
     if len(ledger) and "bytes" in ledger:
         megabytes = pd.to_numeric(ledger["bytes"], errors="coerce").sum() / 1e6
-        text += f" from {plural(len(ledger), 'file')} ({megabytes:,.1f} MB), each with its SHA-256 in the ledger below"
+        text += f" from {plural(len(ledger), 'file')} ({megabytes:,.1f} MB), each with its SHA-256 in ledger.tsv"
     return Paragraph("Data", f"{text}. The workflow runs under Snakemake.", ("snakemake",))
 
 

@@ -17,6 +17,7 @@ from scipy import sparse
 from immunomod import __version__
 from immunomod.exclusive import COMPARTMENT_OF, ExclusiveGenes, load_exclusive_genes
 from immunomod.programs import ORGANISMS, ProgramSet
+from immunomod.progress import Progress
 from immunomod.sample.ambient import REGISTRY as AMBIENT_METHODS
 from immunomod.sample.ambient import AmbientInput, Contamination
 from immunomod.sample.ambient.cellbender import read_background
@@ -111,9 +112,11 @@ def process_sample(
     A result in any case: a sample of which no cell passes gives a valid ``filtered`` without cells and the verdict
     ``fail``.
     """
+    progress = Progress("sample")
     matrix = sparse.csr_matrix(counts.X)
     calls = call_cells(matrix, settings.calling, settings.seed)
     species = species_of_droplets(calls.total, counts.obs, calls.is_cell if calls.applied else None)
+    progress(f"{int(calls.is_cell.sum()):,} of {len(counts.obs):,} droplets called cells")
     # A droplet that nobody takes for a cell, and that holds next to nothing, has no row of its own.
     looked_at = np.flatnonzero(_may_hold_cell(calls, species))
     total_droplets = len(counts.obs)
@@ -144,6 +147,7 @@ def process_sample(
         free = (reason == "") & (np.asarray(named) != "")
         reason[free] = np.asarray(named)[free]
 
+    progress("hashtags and donors")
     metrics = cell_metrics(matrix, symbols, organism)
     remaining = reason == ""
     found = limits(metrics[remaining], settings.qc, own_limits)
@@ -152,6 +156,7 @@ def process_sample(
     cells.insert(0, "barcode", obs["barcode"].to_numpy())
     _describe(cells, calls, species, hashtags, looked_at)
 
+    progress("limits")
     tested = np.flatnonzero(reason == "")
     matrix = _rows(matrix, reason == "")
     doublets = _doublets(matrix, obs, reason, hashtags, settings)
@@ -159,6 +164,7 @@ def process_sample(
     cells.loc[tested, "predicted_doublet"] = doublets.calls.predicted
     reason[tested[doublets.removed]] = "doublet"
 
+    progress("doublets")
     left = np.flatnonzero(reason == "")
     groups = (exclusive or load_exclusive_genes()).of_groups(organism)
     matrix = _rows(matrix, ~doublets.removed)
@@ -178,6 +184,7 @@ def process_sample(
         cells.loc[left, "partner_doublet_score"] = partners.found.score
         reason[left[partners.removed]] = "partner_doublet"
 
+    progress("leaked RNA")
     cells["kept"], cells["reason"] = reason == "", reason
     passed = reason[left] == ""
     corrected = _corrected(contamination, settings)
@@ -185,6 +192,7 @@ def process_sample(
     matrix, corrected = _rows_of_both(matrix, corrected, passed)
     weights = _weights(programs, organism)
     filtered = _filtered(var, obs.iloc[left[passed]], matrix, corrected, cells.iloc[left[passed]], weights, settings)
+    progress(f"normalised and scored {filtered.n_obs:,} cells")
     findings = Findings(calls, species, hashtags, found, doublets, contamination, partners, len(var))
     row = qc_row(obs, cells, total_droplets, findings, filtered.obs, settings)
     ranks = calls.rank_curve() if calls.applied else pd.DataFrame(columns=_RANK_COLUMNS)

@@ -54,7 +54,7 @@ def fit_trended_prior(variance: Floats, df: int, level: Floats) -> TrendedPrior:
     spread = float(((centred - trend) ** 2).sum() / left - special.polygamma(1, df / 2)) if left > 0 else 0.0
     if spread <= 0:
         return TrendedPrior(np.inf, np.exp(trend))
-    half = inverse_trigamma(spread)
+    half = float(inverse_trigamma(np.array(spread)))
     return TrendedPrior(2 * half, np.exp(trend + special.digamma(half) - np.log(half)))
 
 

@@ -28,7 +28,7 @@ SHRINK_TOLERANCE = 1e-8
 MAX_SHRINK_STEPS = 200
 
 
-class AllGenes(DefaultInference):  # type: ignore[misc]
+class AllGenes(DefaultInference):
     """Fits of arrays of genes. Counts and means are units x genes, coefficients genes x terms.
 
     Methods have the arguments and returns of :class:`pydeseq2.inference.Inference`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -60,3 +61,38 @@ def config_text(config: Mapping[str, Any]) -> str:
     """The resolved config as YAML."""
     text: str = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
     return text
+
+
+def environment_text() -> str:
+    """Every distribution that can be imported here, ``name==version``, as ``pip install -r`` reads it."""
+    found = {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
+    lines = [f"{name}=={version}" for name, version in sorted(found.items()) if name != "immunomod"]
+    return "\n".join([f"# python {platform.python_version()}", *lines, ""])
+
+
+def system() -> pd.DataFrame:
+    """The machine that wrote the record, as a table ``name, value``. No name of a host or a user stands in it."""
+    rows = [
+        ("system", platform.system()),
+        ("kernel", platform.release()),
+        ("distribution", _distribution()),
+        ("machine", platform.machine()),
+        ("python", f"{platform.python_implementation()} {platform.python_version()}"),
+        ("processors", str(os.cpu_count() or "")),
+        ("memory_gb", _memory()),
+    ]
+    return pd.DataFrame(rows, columns=["name", "value"])
+
+
+def _distribution() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    except OSError:
+        return ""
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f}"
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,118 @@
+"""Rejection, coverage and the parts of the calibration battery that take seconds; ``benchmarks/calibration`` has all.
+
+Seeds are fixed. Limits are binomial at 99.9%, over the draws or over programmes that are drawn independently, around
+the range that the tests must keep: 3 to 7% of untouched programmes rejected, 93 to 97% of planted effects covered.
+"""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+N_DRAWS = 250
+
+
+@pytest.fixture(scope="module")
+def battery(repository):
+    """The scripts of benchmarks/calibration, which import each other by their plain names."""
+    folder = str(repository / "benchmarks" / "calibration")
+    names = ("cells", "common", "controls", "floor", "moderation", "real", "run", "synthesis")
+    sys.path.insert(0, folder)
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    try:
+        import run
+
+        yield {name: sys.modules[name] for name in names if name in sys.modules} | {"run": run}
+    finally:
+        sys.path.remove(folder)
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
+
+
+def assert_between(hits: int, n: int, low: float, high: float) -> None:
+    """A share in the range, but for what chance adds in 99.9% of the draws."""
+    assert stats.binom.ppf(0.0005, n, low) <= hits <= stats.binom.ppf(0.9995, n, high), (hits / n, n)
+
+
+def draws(battery, name: str, n: int, paired: bool):
+    """p-values, whether intervals cover, and which programmes change, of all draws of a setting of the battery."""
+    module = battery["moderation"]
+    setting = next(setting for setting in module.SETTINGS if setting.name == name)
+    p_values, covered = [], []
+    for number in range(N_DRAWS):
+        fit, truth, abundance = module.draw(np.random.default_rng([99, number]), setting, n, paired)
+        variance, df = module.RULES["like effects"](fit, abundance)
+        error = np.sqrt(variance * fit.unscaled)
+        p_values.append(2 * stats.t.sf(np.abs(fit.estimate / error), df))
+        covered.append(np.abs(fit.estimate - truth) < stats.t.ppf(0.975, df) * error)
+    changed = np.arange(module.COUNT) < setting.changed
+    return np.array(p_values), np.array(covered), changed
+
+
+@pytest.mark.parametrize(("n", "paired"), [(3, True), (4, True), (6, True), (8, True), (3, False), (4, False)])
+@pytest.mark.parametrize("name", ["null, equal variances", "null, spread 0.6"])
+def test_where_nothing_changes_3_to_7_percent_are_rejected(battery, name, n, paired):
+    p_values, _, _ = draws(battery, name, n, paired)
+    assert_between((p_values < 0.05).sum(), p_values.size, 0.03, 0.07)
+
+
+@pytest.mark.parametrize(("n", "paired"), [(3, True), (4, True), (6, True), (8, True), (3, False), (4, False)])
+@pytest.mark.parametrize("name", ["adversarial, 2 changed", "adversarial, 8 changed"])
+def test_intervals_hold_where_donors_respond_differently_and_the_untouched_are_rejected_as_often(
+    battery, name, n, paired
+):
+    p_values, covered, changed = draws(battery, name, n, paired)
+    assert_between(covered[:, changed].sum(), covered[:, changed].size, 0.93, 0.97)
+    assert_between((p_values[:, ~changed] < 0.05).sum(), p_values[:, ~changed].size, 0.03, 0.07)
+
+
+def test_the_range_excludes_limmas_intervals_and_the_restraint_before(battery):
+    """The limits can fail: limma's intervals miss by far, and a pooled prior with little weight rejects too seldom."""
+    module = battery["moderation"]
+    setting = next(setting for setting in module.SETTINGS if setting.name == "adversarial, 8 changed")
+    hits, rejected = 0, 0
+    for number in range(N_DRAWS):
+        fit, truth, abundance = module.draw(np.random.default_rng([99, number]), setting, 4, True)
+        variance, df = module.RULES["limma"](fit, abundance)
+        error = np.sqrt(variance * fit.unscaled)
+        hits += (np.abs(fit.estimate - truth) < stats.t.ppf(0.975, df) * error)[:8].sum()
+        variance, df = module.RULES["restrained"](fit, abundance)
+        rejected += (2 * stats.t.sf(np.abs(fit.estimate) / np.sqrt(variance * fit.unscaled), df) < 0.05)[8:].sum()
+    assert hits < stats.binom.ppf(0.0005, 8 * N_DRAWS, 0.93)
+    assert rejected < stats.binom.ppf(0.0005, 12 * N_DRAWS, 0.03)
+
+
+def test_the_battery_knows_limmas_trend(battery, repository):
+    """limma-trend, which power is held against, is limma's own to 1e-6."""
+    folder = repository / "tests" / "contrast" / "reference"
+    own, trend = (pd.read_csv(folder / f"{name}.tsv", sep="\t") for name in ("limma", "limma_trend_scores"))
+    variance, df = battery["moderation"].limma_trend(own["sigma2"].to_numpy(), 3, trend["abundance"].to_numpy())
+    np.testing.assert_allclose(variance, trend["s2_post"], rtol=1e-6)
+    np.testing.assert_allclose(df, trend["df_total"], rtol=1e-6)
+
+
+def test_cells_as_replicates_reject_what_replicates_do_not(battery):
+    rows = pd.DataFrame(battery["cells"].cells_as_replicates(40)).set_index("setting")["value"]
+    kind = "control against control, 4 pairs"
+    assert rows[f"{kind}; cells as replicates"] > 0.1 > rows[f"{kind}; replicates"]
+
+
+def test_every_experiment_of_the_battery_runs(battery):
+    for name, (experiment, _) in battery["run"].EXPERIMENTS.items():
+        if name in ("moderation", "leakage_only", "detection", "whole_floor"):
+            continue
+        rows = pd.DataFrame(experiment(2))
+        assert list(rows.columns) == ["experiment", "setting", "measure", "value", "standard_error", "n"], name
+        assert not rows.duplicated(["experiment", "setting", "measure"]).any(), name
+
+
+def test_standard_errors_are_over_draws(battery):
+    record = battery["common"].record
+    draws = np.array([[1.0, 1.0], [0.0, 0.0], [1.0, 1.0], [0.0, np.nan]])
+    row = record("e", "s", "m", draws)
+    assert (row["n"], row["value"]) == (7, pytest.approx(4 / 7, rel=1e-3))
+    single = record("e", "s", "m", [1.0, 0.0, 1.0, 0.0])
+    assert single["standard_error"] == pytest.approx(np.std([1, 0, 1, 0], ddof=1) / 2, rel=0.02)
