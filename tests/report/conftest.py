@@ -18,7 +18,7 @@ from immunomod.report.build import build_report
 from immunomod.report.inputs import ReportInputs, ReportTables, load_tables
 from support.report_inputs import Study, make_results
 
-NASTY = """<script>alert(1)</script>"'$x_1$"""
+NASTY = """<script>alert(1)</script><img src=x onerror=alert(1)>"'$x_1$"""
 PBMC = ("CD4_T", "CD8_T", "NK", "B", "CD14_monocyte", "CD16_monocyte", "DC", "megakaryocyte")
 
 
@@ -45,6 +45,8 @@ STUDIES = {
         n_genes=300,
     ),
     "nasty": Study(prefix=NASTY, n_genes=200, cells_per_sample=40),
+    "formula": Study(prefix="=cmd()", n_genes=40, cells_per_sample=20),
+    "old": Study(old=True, donors=("D1", "D2"), n_genes=40, cells_per_sample=20),
     "untested": Study(all_untested=True, cells_per_sample=20),
     "empty": Study(empty=True, donors=("D1",)),
     "one_sample": Study(arms=("coculture",), donors=("D1",), cells_per_sample=20, n_genes=40),
@@ -89,7 +91,8 @@ def chromium() -> Callable[..., subprocess.CompletedProcess[str]]:
             return subprocess.run(
                 [
                     program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                    "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND",
+                    "--disable-component-update", "--disable-sync",
                     "--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={profile}", *arguments,
                 ],
                 capture_output=True, text=True, timeout=120, check=True, env=os.environ | {"HOME": profile},

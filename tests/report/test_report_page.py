@@ -13,11 +13,15 @@ from immunomod.programs import load_programs
 from immunomod.report.build import build_report
 from immunomod.sample.summary import NOT_OF_THE_SAMPLE
 
-SECTIONS = ["answer", "effects", "quality", "cells", "donors", "genes", "synthesis", "methods", "run"]
+SECTIONS = [
+    "answer", "claims", "effects", "donors", "cells", "composition", "communication", "potency", "disease", "witness",
+    "genes", "synthesis", "quality", "methods", "run",
+]  # fmt: skip
 ALL = [
     "nasty",
     "empty",
     "one_sample",
+    "old",
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("coculture", "pbmc", "untested", "many_samples")),
 ]
 FETCHING = {"src", "srcset", "poster", "background", "action", "formaction", "data", "manifest", "ping"}
@@ -59,10 +63,15 @@ def test_hostile_names_stay_text(built):
     html = built("nasty").html
     page = Page.parse(html)
     assert len(page.named("script")) == 1
-    assert "<script>alert" not in html
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;$x_1$D1_coculture" in html
+    assert "<script>alert" not in html and "<img src=x" not in html
+    assert all("onerror" not in element.attributes for element in page.elements)
+    escaped = "&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&#34;&#39;$x_1$"
+    for name in ("D1_coculture", "CXCL10", "M1"):
+        assert f"{escaped}{name}" in html
+    assert f"{escaped.replace('_', ' ')}own" in html
     known = """id class href title alt src style lang charset name content http-equiv rel scope download role tabindex
-        open width height type hidden placeholder data-table data-label viewbox preserveaspectratio x y x1 x2 y1 y2
+        open width height type hidden placeholder data-table data-label viewbox data-map data-zoom value
+        aria-live preserveaspectratio x y x1 x2 y1 y2
         cx cy r d fill stroke stroke-width opacity overflow transform text-anchor aria-label aria-hidden aria-labelledby
         """
     assert {attribute for element in page.elements for attribute in element.attributes} <= set(known.split())
@@ -103,6 +112,7 @@ def test_every_row_of_effects_is_on_the_page_tested_or_with_its_reason(built):
     n_tested = int((effects["status"] == "tested").sum())
     assert html.count('<td class="exp">') == n_tested
     assert f"{len(effects) - n_tested} rows</span>" in html
+    assert len(pd.read_csv(study.inputs.qc, sep="\t")) == html.count('<td class="wide">')
     assert "3 genes detected, 5 needed" in html
 
 
@@ -116,6 +126,41 @@ def test_a_contrast_without_msc_is_not_held_against_coculture(built):
     html = built("pbmc").html
     assert "Expected signs do not apply here" in html
     assert "against expectation" not in html and "◆ control" not in html
+
+
+@pytest.mark.parametrize("name", ["old", "empty", "one_sample"])
+def test_a_section_without_its_table_says_so(built, name):
+    text = page_of(built, name).text
+    missing = {
+        "old": [
+            "wrote no table of ligands",
+            "wrote no table of MSC donors",
+            "wrote no table of disease",
+            "not ask CAMERA",
+        ],
+        "empty": ["No pair could be tested", "no contrast of this run", "Nothing is pooled"],
+        "one_sample": ["No pair could be tested", "No ranks: no MSC donor has two cultures", "could not be tested"],
+    }[name]
+    assert [said for said in missing if said.lower() not in text.lower()] == []
+
+
+def test_no_cell_of_a_download_is_a_formula(built):
+    page = page_of(built, "formula")
+    for name, table in page.downloads().items():
+        for column in table.select_dtypes(object):
+            assert not table[column].astype(str).str.startswith("=").any(), (name, column)
+    assert "'=cmd()D1" in set(page.downloads()["samples_sheet.tsv"]["donor"])
+    for element in page.named("a"):
+        assert not element.attributes.get("download", "").startswith(("=", "."))
+
+
+def test_every_table_lies_once_in_the_page_and_links_lead_to_it(built):
+    page = page_of(built, "nasty")
+    holders = [element for element in page.named("a") if "download" in element.attributes]
+    ids = [element.attributes["id"] for element in holders]
+    assert len(set(ids)) == len(ids)
+    links = {e.attributes["href"][1:] for e in page.named("a") if e.attributes.get("class") == "get"}
+    assert links and links <= set(ids)
 
 
 @pytest.mark.slow

@@ -267,7 +267,7 @@ def test_tsv_keeps_numbers_and_neutralises_headers():
 def test_a_download_beyond_the_budget_is_cut_and_says_where_the_rest_is():
     table = pd.DataFrame({"x": np.random.default_rng(1).random(5000)})
     size = Downloads()
-    size.embed(table, "a")
+    size.embed(table, "a", "here.tsv")
     downloads = Downloads(budget=int(1.5 * size.spent))
     first, second = downloads.embed(table, "a", "here.tsv"), downloads.embed(table, "b", "there.tsv")
     assert first.note == "5,000 rows"

@@ -51,6 +51,8 @@ class Study:
     prefix: str = ""
     all_untested: bool = False
     empty: bool = False
+    #: Whether the run is of an older version, which wrote none of the later tables.
+    old: bool = False
     seed: int = 1
 
 
@@ -85,6 +87,10 @@ def make_results(folder: Path, study: Study = Study()) -> ReportInputs:
     for name in study.contrasts:
         _write_contrast(results / "contrasts" / name, name, samples, study, rng)
     _write_run(results, samples, study)
+    if not study.old:
+        for name in study.contrasts:
+            _write_later_tables(results / "contrasts" / name, name, study, rng)
+        _write_synthesis(results, study, rng)
     return ReportInputs.from_results(
         results,
         samples_sheet=folder / "samples.tsv",
@@ -212,6 +218,8 @@ def _write_atlas(results: Path, obs: pd.DataFrame, study: Study, rng: np.random.
     obs["cell_class_confidence"] = rng.uniform(0.5, 1, len(obs))
     angle = 2 * np.pi * number / max(len(position), 1)
     umap = np.column_stack([6 * np.cos(angle), 6 * np.sin(angle)]) + rng.normal(0, 0.8, (len(obs), 2))
+    for program in ("msc_ifng_core", "imm_T_prolif_S", "qc_msc_in_immune"):
+        obs[f"score_{program}"] = rng.normal(0, 2, len(obs)).astype(np.float32)
     for column in ("sample", "donor", "condition", "cluster", "cell_class", "compartment", "lineage", "dataset"):
         obs[column] = pd.Categorical(obs[column])
     atlas = ad.AnnData(X=np.zeros((len(obs), 1), dtype=np.float32), obs=obs, obsm={"X_umap": umap})
@@ -426,3 +434,82 @@ def _write_run(results: Path, samples: pd.DataFrame, study: Study) -> None:
     write_text(yaml.safe_dump(config, sort_keys=False), results / "provenance" / "config.yaml")
     versions = pd.DataFrame({"name": ["immunomod", "python", "scanpy"], "version": ["0.1.0", "3.11.2", "1.11.5"]})
     write_tsv(versions, results / "provenance" / "versions.tsv")
+
+
+def _write_later_tables(folder: Path, contrast: str, study: Study, rng: np.random.Generator) -> None:
+    """Enrichment, communication and diseases; nothing tested where the study has no replicates."""
+    effects = pd.read_csv(folder / "program_effects.tsv", sep="\t")
+    columns = ["contrast", "dataset", "cell_class", "program", "role", "expected_sign", "status", "reason"]
+    tested = effects["status"] == "tested"
+    statistic = (pd.to_numeric(effects["effect"]) * 4).where(tested)
+    enrichment = effects[columns].assign(statistic=statistic, df=3.0, p_value=effects["p_value"], fdr=effects["fdr"])
+    write_tsv(enrichment, folder / "program_enrichment.tsv")
+    no_test = study.all_untested or study.empty or len(study.donors) < 2
+    pairs, classes = [], [name for name in study.cell_classes if name != "MSC"]
+    for number, (ligand, receptor) in enumerate((("CXCL10", "CXCR3"), ("TNF", "FAS"), ("COL1A1", "CD44"))):
+        for cell_class in classes:
+            to_immune = number != 1
+            effect = rng.normal(1 - number, 0.3)
+            row = {
+                "contrast": contrast, "dataset": "demo", "direction": "msc_to_immune" if to_immune else "immune_to_msc",
+                "source": "MSC" if to_immune else cell_class, "target": cell_class if to_immune else "MSC",
+                "ligand": f"{study.prefix}{ligand}", "receptor": receptor, "n_pairs": 1,
+                "ligand_log2_fold_change": 2 * effect, "receptor_log2_fold_change": 0.1,
+            }  # fmt: skip
+            if no_test or number == 2:
+                row |= {"status": "leakage", "reason": "cannot be told from leaked partner RNA"}
+            else:
+                row |= {"effect": effect, "se": 0.3, "ci_low": effect - 0.6, "ci_high": effect + 0.6,
+                        "p_value": 0.001, "fdr": 0.01 if number == 0 else 0.4, "p_both": 0.5, "fdr_both": 1.0,
+                        "status": "tested", "reason": ""}  # fmt: skip
+            pairs.append(row)
+    estimate = ["effect", "se", "ci_low", "ci_high", "p_value", "fdr"]
+    columns = [*dict.fromkeys([*pairs[0], *estimate, "p_both", "fdr_both"])]
+    write_tsv(pd.DataFrame(pairs, columns=columns), folder / "communication.tsv")
+    signatures = (("multiple_sclerosis", "th17", "imm_Th17"), ("crohns_disease", "own", ""))
+    rows = [
+        {
+            "contrast": contrast, "dataset": "demo", "cell_class": cell_class, "disease": disease,
+            "signature": f"{study.prefix}{signature}", "programs": programs, "n_test": 4, "n_reference": 4,
+            "n_pairs": 4, "genes_found": 8, "genes_total": 9, "genes_verified": 2 if not programs else 9,
+            **({"status": "unreplicated", "reason": "one replicate"} if no_test else
+               {"effect": -0.8, "se": 0.1, "ci_low": -1.1, "ci_high": -0.5, "p_value": 0.001, "fdr": 0.004,
+                "pushes": "against", "status": "tested", "reason": ""}),
+        }
+        for disease, signature, programs in signatures
+        for cell_class in classes[:2]
+    ]  # fmt: skip
+    columns = [*dict.fromkeys([*rows[0], *estimate, "pushes"])]
+    write_tsv(pd.DataFrame(rows, columns=columns), folder / "disease.tsv")
+
+
+def _write_synthesis(results: Path, study: Study, rng: np.random.Generator) -> None:
+    """Responses of MSC donors, the split of their variance, and the leaked share of the pseudobulks."""
+    ranked = len(study.donors) > 1 and not study.empty
+    potency = [
+        {
+            "contrast": contrast, "dataset": "demo", "cell_class": "MSC", "program": program, "role": "readout",
+            "msc_donor": f"{study.prefix}M{number}", "msc_source": "bone_marrow", "response": float(rng.normal(2, 1)),
+            **({"rank": number, "rank_low": 1, "rank_high": len(study.donors), "status": "tested", "reason": ""}
+               if ranked else {"status": "unreplicated", "reason": "no MSC donor has two cultures in an arm"}),
+        }
+        for contrast in study.contrasts
+        for program in ("msc_ifng_core", "msc_trophic")
+        for number in range(1, len(study.donors) + 1)
+    ]  # fmt: skip
+    write_tsv(pd.DataFrame(potency), results / "synthesis" / "potency.tsv")
+    split = [
+        {
+            "contrast": contrast, "cell_class": "MSC", "program": "msc_ifng_core", "organism": "human",
+            "role": "readout", "component": component, "levels": 2, "n_responses": 4, "variance": variance,
+            "ci_low": low, "ci_high": 1.5, "share": variance, "status": "tested", "reason": "",
+        }
+        for contrast in study.contrasts
+        for component, variance, low in (("source", 0.2, 0.0), ("donor", 0.8, 0.3))
+    ]  # fmt: skip
+    write_tsv(pd.DataFrame(split), results / "synthesis" / "variance.tsv")
+    suppression = {"contrast": study.contrasts[0], "program": "msc_ifng_core", "status": "absent",
+                   "reason": "the samples sheet gives no suppression for data set demo"}  # fmt: skip
+    write_tsv(pd.DataFrame([suppression]), results / "synthesis" / "suppression.tsv")
+    leakage = {"sample": "s", "donor": study.donors[0], "cell_class": "MSC", "leaked_fraction": 0.03}
+    write_tsv(pd.DataFrame([leakage]), results / "pseudobulk" / "demo.leakage.tsv")

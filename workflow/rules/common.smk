@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
+from immunomod.claims import SHIPPED as SHIPPED_CLAIMS
 from immunomod.cluster import cancel_left_jobs, largest_mb, reading_memory_mb
 from immunomod.errors import UserError
 from immunomod.job import refuse_unwritable, share_package_path
@@ -28,10 +29,12 @@ DOOR = RUN.acquire_settings.jobs
 workflow.register_resource("door", DOOR)
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
+COMPARED = sorted({dataset for contrast in CONTRASTS for dataset in RUN.datasets_of_contrast(contrast)})
 ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
 PROGRAM_TABLES = ["program_effects", "program_scores", "program_genes", "program_enrichment"]
 CONTRAST_TABLES = [*PROGRAM_TABLES, "composition", "fractions", "communication", "design", "gene_tests"]
 POTENCY_TABLES = ["potency", "suppression", "variance"]
+CLAIM_TABLES = [str(SHIPPED_CLAIMS / name) for name in ("claims.tsv", "evidence.tsv")]
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 

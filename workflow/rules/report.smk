@@ -12,7 +12,13 @@ rule build_report:
         clusters=collect("<results>/atlas/{atlas}/{table}.tsv", atlas=RUN.atlases, table=ATLAS_TABLES),
         contrasts=collect("<results>/contrasts/{contrast}/{table}.tsv", contrast=CONTRASTS, table=CONTRAST_TABLES),
         genes=collect("<results>/contrasts/{contrast}/genes", contrast=CONTRASTS),
+        diseases=collect("<results>/contrasts/{contrast}/disease.tsv", contrast=CONTRASTS),
+        msc_scores=collect("<results>/contrasts/{contrast}/msc_scores.tsv", contrast=CONTRASTS),
         synthesis="<results>/synthesis/program_meta.tsv",
+        potency=collect("<results>/synthesis/{table}.tsv", table=POTENCY_TABLES),
+        leakage=collect("<results>/pseudobulk/{dataset}.leakage.tsv", dataset=COMPARED),
+        coverage="<results>/check/coverage.tsv",
+        claims=CLAIM_TABLES,
         config="<results>/provenance/config.yaml",
         versions="<results>/provenance/versions.tsv",
     output:

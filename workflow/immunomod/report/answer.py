@@ -48,10 +48,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the top of the page says of one contrast."""
+    """What the top of the page says of one contrast.
+
+    ``headline``: MSC, immune cells, and how sure, in a sentence each.
+    """
 
     contrast: str
     question: str
+    headline: tuple[str, str, str]
     sentences: list[Sentence]
     verdict: Verdict
 
@@ -73,7 +77,47 @@ def answer(contrast: Contrast, samples: pd.DataFrame) -> Answer:
         warning = _read_with_care(tested)
         if warning:
             sentences.append(Sentence("Read with care", warning))
-    return Answer(contrast.name, question(contrast), sentences, control_verdict(contrast, tested, samples))
+    verdict = control_verdict(contrast, tested, samples)
+    lines = (
+        _headline("the MSC", readouts[readouts["cell_class"] == "MSC"], effects[in_msc]),
+        _headline("the immune cells", readouts[readouts["cell_class"] != "MSC"], effects[~in_msc]),
+        _trust(readouts, verdict),
+    )
+    return Answer(contrast.name, question(contrast), lines, sentences, verdict)
+
+
+def _headline(who: str, readouts: pd.DataFrame, effects: pd.DataFrame) -> str:
+    """One sentence on one side of the co-culture: how much moved and what most, or that it cannot be told and why."""
+    if readouts.empty:
+        why = _main_reasons(effects) if len(effects) else "none were found in both arms"
+        return f"What happens to {who} cannot be told: {why}."
+    moved = readouts[readouts["fdr"] < FDR_THRESHOLD]
+    tests = plural(len(readouts), "programme") if who == "the MSC" else plural(len(readouts), "programme-by-class test")
+    if moved.empty:
+        half_width = float((readouts["ci_high"] - readouts["ci_low"]).median() / 2)
+        limit = f"; half the intervals reach ±{half_width:.1f} log2 units or further" if half_width > 0 else ""
+        return (
+            f"Whether {who} change cannot be told: none of {tests} is told from zero (fdr < {FDR_THRESHOLD}) with "
+            f"{_donors(readouts)}{limit}."
+        )
+    row = records(moved.loc[[moved["effect"].abs().idxmax()]])[0]
+    where = "" if who == "the MSC" else f" in {in_class(str(row['cell_class']))}"
+    span = interval(float(row["ci_low"]), float(row["ci_high"]))
+    return (
+        f"{who[0].upper()}{who[1:]} change: {len(moved)} of {tests} moved, most of all {row['title']}{where}, "
+        f"{fold(float(row['effect']))} ({signed(float(row['effect']))} log2 units, 95% interval {span})."
+    )
+
+
+def _trust(readouts: pd.DataFrame, verdict: Verdict) -> str:
+    """One sentence on how far to trust the other two."""
+    controls = verdict.headline[:1].lower() + verdict.headline[1:]
+    if readouts.empty:
+        return f"How sure can we be? Not at all: nothing could be tested, and {controls}."
+    pairs = readouts["n_pairs"].max()
+    few = pairs >= 1 and 2.0 / 2.0**pairs > FDR_THRESHOLD
+    lean = "; with so few, an exact test can never reach 0.05, so the calls lean on the model" if few else ""
+    return f"How sure can we be? Everything rests on {_donors(readouts)}{lean}; {controls}."
 
 
 def question(contrast: Contrast) -> str:

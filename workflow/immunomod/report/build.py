@@ -17,19 +17,25 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from immunomod.claims import ClaimSet, load_claims
 from immunomod.files import write_text
 from immunomod.programs import ProgramSet
-from immunomod.report import atlas_views, views
+from immunomod.report import atlas_views, effect_rows, potency_view, views
 from immunomod.report.answer import Answer, answer, total_donors, with_fitting_expectations
+from immunomod.report.claims_view import headline, judge_claims
 from immunomod.report.downloads import Download, Downloads
 from immunomod.report.figures import report_style, write_figures
 from immunomod.report.inputs import Atlas, Contrast, ReportInputs, ReportTables, load_tables
-from immunomod.report.maps import CellMap, cell_maps
+from immunomod.report.map_data import MapData, map_data
+from immunomod.report.maps import MAX_CELLS, CellMap, Colours, run_colours, static_map
 from immunomod.report.methods import methods_text, settings_table, versions_sentence
 from immunomod.report.palette import diverging
 from immunomod.report.quality import quality
 from immunomod.report.sources import SOURCES
 from immunomod.report.words import FDR_THRESHOLD, plural, slug
+
+#: Ligand-receptor pairs in the table that can be searched; the download holds all.
+N_PAIRS = 300
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,12 @@ class ContrastView:
     untested: list[views.Untested]
     heat_map: views.HeatMap | None
     genes: list[tuple[views.GenePanel, Download]]
-    composition: list[views.CompositionRow]
-    downloads: list[tuple[str, Download]]
+    composition: effect_rows.EffectTable | None
+    communication: list[effect_rows.EffectTable]
+    pairs: views.PlainTable | None
+    diseases: list[effect_rows.EffectTable]
+    witness: potency_view.Witness | None
+    downloads: Mapping[str, Download]
 
 
 @dataclass(frozen=True)
@@ -55,14 +65,17 @@ class AtlasView:
     name: str
     anchor: str
     n_cells: int
-    maps: list[CellMap]
+    map: CellMap | None
+    data: MapData | None
     compositions: list[views.Composition]
     sections: list[atlas_views.Section]
     markers: list[atlas_views.MarkerRow]
-    downloads: list[tuple[str, Download]]
+    downloads: Mapping[str, Download]
 
 
-def build_report(inputs: ReportInputs, programs: ProgramSet, page: Path, figures: Path) -> None:
+def build_report(
+    inputs: ReportInputs, programs: ProgramSet, page: Path, figures: Path, claims: ClaimSet | None = None
+) -> None:
     """Write the report and its figures.
 
     Parameters
@@ -75,6 +88,8 @@ def build_report(inputs: ReportInputs, programs: ProgramSet, page: Path, figures
         The HTML file to write.
     figures
         Folder for the figures as PNG and SVG; made if absent.
+    claims
+        What is claimed of co-culture; the shipped claims if None.
     """
     tables = load_tables(inputs, programs)
     fitting = [with_fitting_expectations(contrast, tables.samples) for contrast in tables.contrasts]
@@ -82,11 +97,11 @@ def build_report(inputs: ReportInputs, programs: ProgramSet, page: Path, figures
     figures.mkdir(parents=True, exist_ok=True)
     with report_style():
         write_figures(tables, figures)
-        text = render(tables)
+        text = render(tables, claims or load_claims())
     write_text(text, page)
 
 
-def render(tables: ReportTables) -> str:
+def render(tables: ReportTables, claims: ClaimSet) -> str:
     """The page as text."""
     environment = Environment(
         loader=PackageLoader("immunomod.report"),
@@ -96,30 +111,26 @@ def render(tables: ReportTables) -> str:
         lstrip_blocks=True,
     )
     environment.filters["rows"] = lambda number: plural(number, "row")
-    return environment.get_template("page.html.j2").render(**_context(tables))
+    return environment.get_template("page.html.j2").render(**_context(tables, claims))
 
 
-def _context(tables: ReportTables) -> dict[str, Any]:
+def _context(tables: ReportTables, claims: ClaimSet) -> dict[str, Any]:
     downloads = Downloads()
     script = _template_text("page.js")
+    titles = tables.programs.table["title"]
     anchors = _anchors([contrast.name for contrast in tables.contrasts])
     small = [_contrast_downloads(contrast, downloads) for contrast in tables.contrasts]
-    atlases = [_atlas_view(atlas, downloads) for atlas in tables.atlases]
-    ambient = _joined(tables.ambient)
-    run_tables = {
-        name: downloads.embed(table, name)
-        for name, table in (
-            ("qc", tables.qc),
-            ("ambient", ambient),
-            ("ledger", tables.ledger),
-            ("versions", tables.versions),
-        )
-    }
-    synthesis_download = downloads.embed(tables.synthesis, "program_meta")
+    run_tables = _run_downloads(tables, downloads)
+    colours = run_colours(tables.samples, tables.atlases)
+    # A page holds one atlas of 200,000 cells, or several smaller ones.
+    most = max(MAX_CELLS // max(len(tables.atlases), 1), 20_000)
+    atlases = [_atlas_view(atlas, downloads, colours, titles, most) for atlas in tables.atlases]
     contrasts = [
         _contrast_view(contrast, anchors[contrast.name], tables.samples, links, downloads)
         for contrast, links in zip(tables.contrasts, small, strict=True)
     ]
+    judged = judge_claims(tables, claims)
+    suppression, no_suppression = potency_view.suppression_view(tables.suppression, titles)
     methods = methods_text(tables)
     cited = list(dict.fromkeys(key for paragraph in methods for key in paragraph.sources))
     return {
@@ -129,11 +140,17 @@ def _context(tables: ReportTables) -> dict[str, Any]:
         "n_donors": total_donors(tables.contrasts),
         "n_samples": len(tables.samples),
         "n_cells": sum(len(atlas.cells) for atlas in tables.atlases),
-        "datasets": sorted(set(tables.samples.get("dataset", pd.Series(dtype=str)))),
+        "datasets": tables.datasets,
+        "claims": judged,
+        "claims_headline": headline(judged),
         "quality": quality(tables),
         "atlases": atlases,
+        "potency": potency_view.potency_tables(tables.potency, titles),
+        "variance": potency_view.variance_view(tables.variance, titles),
+        "suppression": suppression,
+        "no_suppression": no_suppression,
+        "pooled": effect_rows.pooled_tables(tables.synthesis, titles),
         "synthesis": _synthesis(tables.synthesis),
-        "synthesis_download": synthesis_download,
         "run_tables": run_tables,
         "methods": methods,
         "numbers": {key: number for number, key in enumerate(cited, start=1)},
@@ -142,6 +159,7 @@ def _context(tables: ReportTables) -> dict[str, Any]:
         "settings": settings_table(tables.config),
         "ledger": views.plain_table(tables.ledger),
         "versions": views.plain_table(tables.versions),
+        "files": downloads.embedded,
         "scale": [(share, diverging(share, 1.0)) for share in (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)],
         "fdr_threshold": FDR_THRESHOLD,
         "style": Markup(_template_text("page.css")),
@@ -150,11 +168,29 @@ def _context(tables: ReportTables) -> dict[str, Any]:
     }
 
 
+def _run_downloads(tables: ReportTables, downloads: Downloads) -> dict[str, Download]:
+    """The tables of the whole run; those that it did not write are left out, but for the oldest."""
+    named = (
+        ("qc", tables.qc, "samples/qc.tsv"),
+        ("ambient", _joined(tables.ambient), "samples/<sample>/ambient.tsv"),
+        ("leakage", _joined(tables.leakage), "pseudobulk/<dataset>.leakage.tsv"),
+        ("program_meta", tables.synthesis, "synthesis/program_meta.tsv"),
+        ("potency", tables.potency, "synthesis/potency.tsv"),
+        ("suppression", tables.suppression, "synthesis/suppression.tsv"),
+        ("variance", tables.variance, "synthesis/variance.tsv"),
+        ("coverage", tables.coverage, "check/coverage.tsv"),
+        ("samples_sheet", tables.samples, "the samples sheet"),
+        ("ledger", tables.ledger, "ledger.tsv"),
+        ("versions", tables.versions, "provenance/versions.tsv"),
+    )
+    return {name: downloads.embed(table, name, path) for name, table, path in named if len(table.columns)}
+
+
 def _contrast_view(
     contrast: Contrast,
     anchor: str,
     samples: pd.DataFrame,
-    links: list[tuple[str, Download]],
+    links: Mapping[str, Download],
     downloads: Downloads,
 ) -> ContrastView:
     genes = [
@@ -163,7 +199,7 @@ def _contrast_view(
             downloads.embed(
                 contrast.genes[panel.cell_class],
                 f"{slug(contrast.name)}_genes_{slug(panel.cell_class)}",
-                complete_at=f"contrasts/{contrast.name}/genes/{panel.cell_class}.tsv.gz",
+                f"contrasts/{contrast.name}/genes/{panel.cell_class}.tsv.gz",
             ),
         )
         for panel in views.gene_panels(contrast)
@@ -177,9 +213,25 @@ def _contrast_view(
         untested=views.untested(contrast),
         heat_map=views.heat_map(contrast),
         genes=genes,
-        composition=views.composition_rows(contrast),
+        composition=effect_rows.composition_table(contrast),
+        communication=effect_rows.communication_tables(contrast),
+        pairs=_pairs(contrast.communication),
+        diseases=effect_rows.disease_tables(contrast),
+        witness=potency_view.second_witness(contrast),
         downloads=links,
     )
+
+
+def _pairs(communication: pd.DataFrame) -> views.PlainTable | None:
+    """The clearest ligand-receptor pairs as a table to sort and search; none where the run wrote none."""
+    if not {"fdr", "p_value", "status"} <= set(communication):
+        return None
+    columns = (
+        *("source", "target", "ligand", "receptor", "effect", "ci_low", "ci_high", "fdr", "fdr_both"),
+        *("ligand_log2_fold_change", "receptor_log2_fold_change", "status"),
+    )
+    ordered = communication.sort_values(["fdr", "p_value"], kind="stable")
+    return views.plain_table(ordered, columns, n_rows=N_PAIRS)
 
 
 def _forest_rows(contrast: ContrastView) -> list[views.ForestRow]:
@@ -187,35 +239,48 @@ def _forest_rows(contrast: ContrastView) -> list[views.ForestRow]:
     return [row for panel in panels for row in panel.rows]
 
 
-def _contrast_downloads(contrast: Contrast, downloads: Downloads) -> list[tuple[str, Download]]:
+def _contrast_downloads(contrast: Contrast, downloads: Downloads) -> dict[str, Download]:
     extras = ["title", "caveat", "sign_confidence", "compartment", "positive_control_in", "positive_control"]
     effects = contrast.effects.drop(columns=extras)
     named = (
-        ("program effects", "program_effects", effects),
-        ("programme scores of replicates", "program_scores", contrast.scores),
-        ("composition", "composition", contrast.composition),
-        ("design", "design", contrast.design),
+        ("program_effects", effects),
+        ("program_scores", contrast.scores),
+        ("program_enrichment", contrast.enrichment),
+        ("program_genes", contrast.program_genes),
+        ("msc_scores", contrast.msc_scores),
+        ("composition", contrast.composition),
+        ("communication", contrast.communication),
+        ("disease", contrast.disease),
+        ("design", contrast.design),
     )
-    return [
-        (label, downloads.embed(table, f"{slug(contrast.name)}_{name}", f"contrasts/{contrast.name}/{name}.tsv"))
-        for label, name, table in named
+    return {
+        name: downloads.embed(table, f"{slug(contrast.name)}_{name}", f"contrasts/{contrast.name}/{name}.tsv")
+        for name, table in named
         if not table.empty
-    ]
+    }
 
 
-def _atlas_view(atlas: Atlas, downloads: Downloads) -> AtlasView:
-    offered = [("clusters", atlas.clusters), ("integration", atlas.integration), ("markers", atlas.markers)]
+def _atlas_view(atlas: Atlas, downloads: Downloads, colours: Colours, titles: pd.Series, n_cells: int) -> AtlasView:
+    offered = (
+        ("clusters", atlas.clusters),
+        ("integration", atlas.integration),
+        ("clustering", atlas.clustering),
+        ("markers", atlas.markers),
+    )
     return AtlasView(
         name=atlas.name,
         anchor=f"atlas-{slug(atlas.name)}",
         n_cells=len(atlas.cells),
-        maps=cell_maps(atlas),
+        map=static_map(atlas, n_cells),
+        data=map_data(atlas, colours, titles, n_cells),
         compositions=views.composition_bars(atlas.cells),
         sections=atlas_views.sections(atlas),
         markers=atlas_views.marker_rows(atlas.markers),
-        downloads=[
-            (label, downloads.embed(table, f"{slug(atlas.name)}_{label}")) for label, table in offered if len(table)
-        ],
+        downloads={
+            name: downloads.embed(table, f"{slug(atlas.name)}_{name}", f"atlas/{atlas.name}/{name}.tsv")
+            for name, table in offered
+            if len(table)
+        },
     )
 
 
@@ -227,7 +292,7 @@ def _synthesis(table: pd.DataFrame) -> views.PlainTable:
 
 
 def _default_title(tables: ReportTables) -> str:
-    datasets = sorted(set(tables.samples.get("dataset", pd.Series(dtype=str))))
+    datasets = tables.datasets
     return f"Immunomodulation report: {', '.join(datasets[:4])}{' and others' if len(datasets) > 4 else ''}"
 
 

@@ -22,30 +22,40 @@ N_HEAD = 300
 
 @dataclass(frozen=True)
 class Download:
-    """A link: ``href`` is a data URI, ``note`` what to know about it."""
+    """A table inside the page: ``href`` is a data URI, ``note`` what to know about it.
+
+    ``anchor`` is the id of the one link that holds the data; ``path`` where the run keeps the table.
+    """
 
     file_name: str
     href: str
     note: str
+    anchor: str
+    path: str
 
 
 @dataclass
 class Downloads:
-    """Embeds tables until ``budget`` bytes are spent; later ones are cut to their first rows, and say so."""
+    """Embeds tables until ``budget`` bytes are spent; later ones are cut to their first rows, and say so.
+
+    ``embedded`` holds them in order: the page lists them once, and links there from wherever a table is spoken of.
+    """
 
     budget: int = 8_000_000
     spent: int = field(default=0, init=False)
+    embedded: list[Download] = field(default_factory=list, init=False)
 
-    def embed(self, table: pd.DataFrame, name: str, complete_at: str = "") -> Download:
+    def embed(self, table: pd.DataFrame, name: str, path: str) -> Download:
         """Embed ``table`` as ``<name>.tsv``, gzipped when large.
 
-        ``complete_at`` is where the run keeps the same table, for the reader of one that had to be cut.
+        ``path`` is where the run keeps the same table, for the reader of one that had to be cut.
         """
-        download, size = _encode(table, name, f"{len(table):,} rows")
-        if self.spent + size > self.budget and len(table) > N_HEAD:
-            note = f"first {N_HEAD} of {len(table):,} rows; the complete table is {complete_at}"
-            download, size = _encode(table.head(N_HEAD), name, note)
-        self.spent += size
+        download = _encode(table, name, f"{len(table):,} row{'' if len(table) == 1 else 's'}", path)
+        if self.spent + len(download.href) > self.budget and len(table) > N_HEAD:
+            note = f"first {N_HEAD} of {len(table):,} rows; the complete table is {path}"
+            download = _encode(table.head(N_HEAD), name, note, path)
+        self.spent += len(download.href)
+        self.embedded.append(download)
         return download
 
 
@@ -69,10 +79,10 @@ def as_tsv(table: pd.DataFrame) -> str:
     return text
 
 
-def _encode(table: pd.DataFrame, name: str, note: str) -> tuple[Download, int]:
+def _encode(table: pd.DataFrame, name: str, note: str, path: str) -> Download:
     content = as_tsv(table).encode()
     file_name, media_type = f"{name}.tsv", "text/tab-separated-values;charset=utf-8"
     if len(content) > GZIP_ABOVE:
         content, file_name, media_type = gzip.compress(content, mtime=0), f"{name}.tsv.gz", "application/gzip"
     href = f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-    return Download(file_name, href, note), len(href)
+    return Download(file_name, href, note, f"file-{name}", path)

@@ -17,8 +17,9 @@ import pandas as pd
 from immunomod.files import atomic_path
 from immunomod.report.answer import READOUT_ROLES
 from immunomod.report.draw import Axis
+from immunomod.report.further_figures import further_figures
 from immunomod.report.inputs import Atlas, Contrast, ReportTables, records
-from immunomod.report.maps import COLOURINGS, colours_of, draw_map, drawable, literal
+from immunomod.report.maps import COLOURINGS, Colours, colours_of, draw_map, drawable, literal, run_colours
 from immunomod.report.palette import DOWN, KEPT, NEUTRAL, UP, class_label, class_order, diverging, ink_on
 from immunomod.report.quality import keep_failed
 from immunomod.report.sample_figure import sample_figure
@@ -84,10 +85,13 @@ def write_figures(tables: ReportTables, folder: Path) -> list[Path]:
         for stem, figure in (("forest", forest_figure(contrast)), ("heatmap", heat_map_figure(contrast))):
             if figure is not None:
                 written += save_figure(figure, folder / f"{stem}_{slug(contrast.name)}")
+    colours = run_colours(tables.samples, tables.atlases)
     for atlas in tables.atlases:
-        figure = map_figure(atlas)
+        figure = map_figure(atlas, colours)
         if figure is not None:
             written += save_figure(figure, folder / f"umap_{slug(atlas.name)}")
+    for stem, figure in further_figures(tables):
+        written += save_figure(figure, folder / stem)
     nothing = pd.DataFrame()
     for row in records(tables.qc):
         sample = str(row["sample"])
@@ -170,7 +174,7 @@ def heat_map_figure(contrast: Contrast) -> Figure | None:
     return figure
 
 
-def map_figure(atlas: Atlas) -> Figure | None:
+def map_figure(atlas: Atlas, shared: Colours) -> Figure | None:
     """All maps of an atlas, each with its legend; none where no cell has a place on the map."""
     from matplotlib.lines import Line2D
 
@@ -182,7 +186,7 @@ def map_figure(atlas: Atlas) -> Figure | None:
     figure = new_figure(11.0, 4.0 * n_rows)
     for position, (column, title) in enumerate(shown):
         axes = figure.add_subplot(n_rows, 2, position + 1)
-        colours = colours_of(cells, column)
+        colours = colours_of(cells, column, shared)
         draw_map(axes, cells, column, colours)
         axes.set_title(title)
         handles = [

@@ -35,7 +35,10 @@ _NUMERIC_EFFECT_COLUMNS = (
 _TEXT_NAMES = (
     "sample", "dataset", "donor", "condition", "contrast", "cell_class", "compartment", "lineage", "program", "role",
     "arm", "status", "reason", "verdict", "cluster", "runner_up", "gene", "expected_sign", "model",
-    "group", "calling_method", "doublet_method", "hashtag_method",
+    "group", "calling_method", "doublet_method", "hashtag_method", "organism", "block",
+    # diseases, communication, potency
+    "disease", "signature", "pushes", "direction", "source", "target", "ligand", "receptor", "ligand_gene",
+    "receptor_gene", "msc_donor", "msc_source", "component",
 )  # fmt: skip
 _TEXT_COLUMNS = dict.fromkeys(_TEXT_NAMES, str)
 
@@ -49,8 +52,8 @@ class ReportInputs:
     samples_sheet, contrasts_sheet
         The user's two sheets.
     contrasts
-        Folder of each contrast: ``program_effects.tsv``, ``program_scores.tsv``, ``composition.tsv``, ``design.tsv``,
-        ``genes/<cell_class>.tsv.gz``.
+        Folder of each contrast: ``program_effects.tsv``, ``genes/<cell_class>.tsv.gz``, and the tables that
+        :class:`Contrast` names; those of later versions may be absent.
     qc
         ``samples/qc.tsv``, one row per sample.
     cells
@@ -61,7 +64,11 @@ class ReportInputs:
         ``<atlas>.h5ad`` of each atlas; the folder of the same name beside it holds ``clusters.tsv``,
         ``integration.tsv``, ``clustering.tsv`` and, where genes were ranked, ``markers.tsv``.
     synthesis
-        ``program_meta.tsv``.
+        ``program_meta.tsv``; beside it ``potency.tsv``, ``suppression.tsv`` and ``variance.tsv``.
+    pseudobulks
+        Folder of ``<dataset>.leakage.tsv``.
+    coverage
+        ``check/coverage.tsv``: the genes of each programme that each data set lists.
     ledger, config, versions
         ``ledger.tsv``, the resolved configuration (YAML), and ``versions.tsv`` (name, version).
     """
@@ -75,6 +82,8 @@ class ReportInputs:
     ranks: Mapping[str, Path]
     atlases: Mapping[str, Path]
     synthesis: Path
+    pseudobulks: Path
+    coverage: Path
     ledger: Path
     config: Path
     versions: Path
@@ -102,6 +111,8 @@ class ReportInputs:
             ranks={name: folder / "barcode_ranks.tsv" for name, folder in of_sample.items()},
             atlases={name: results / "atlas" / f"{name}.h5ad" for name in atlases},
             synthesis=results / "synthesis" / "program_meta.tsv",
+            pseudobulks=results / "pseudobulk",
+            coverage=results / "check" / "coverage.tsv",
             ledger=results / "ledger.tsv",
             config=results / "provenance" / "config.yaml",
             versions=results / "provenance" / "versions.tsv",
@@ -120,6 +131,8 @@ class Contrast:
         ``program_effects.tsv`` joined with ``title``, ``caveat``, ``sign_confidence`` and ``positive_control``.
     genes
         Gene table of each cell class.
+    enrichment, communication, disease, msc_scores, program_genes
+        ``program_enrichment.tsv`` and the tables of these names; without columns where the run wrote none.
     """
 
     name: str
@@ -129,6 +142,11 @@ class Contrast:
     composition: pd.DataFrame
     design: pd.DataFrame
     genes: Mapping[str, pd.DataFrame]
+    enrichment: pd.DataFrame = field(default_factory=pd.DataFrame)
+    communication: pd.DataFrame = field(default_factory=pd.DataFrame)
+    disease: pd.DataFrame = field(default_factory=pd.DataFrame)
+    msc_scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    program_genes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 @dataclass(frozen=True)
@@ -162,6 +180,21 @@ class ReportTables:
     config: Mapping[str, Any]
     versions: pd.DataFrame
     programs: ProgramSet = field(repr=False)
+    potency: pd.DataFrame = field(default_factory=pd.DataFrame)
+    suppression: pd.DataFrame = field(default_factory=pd.DataFrame)
+    variance: pd.DataFrame = field(default_factory=pd.DataFrame)
+    coverage: pd.DataFrame = field(default_factory=pd.DataFrame)
+    leakage: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    @property
+    def organisms(self) -> dict[str, str]:
+        """Organism of each data set of the sheet; human where the sheet does not say."""
+        return _organism_of_datasets(self.samples)
+
+    @property
+    def datasets(self) -> list[str]:
+        """Data sets of the sheet, by name."""
+        return sorted(set(self.samples.get("dataset", pd.Series(dtype=str))))
 
 
 def load_tables(inputs: ReportInputs, programs: ProgramSet) -> ReportTables:
@@ -170,6 +203,7 @@ def load_tables(inputs: ReportInputs, programs: ProgramSet) -> ReportTables:
     rows = {row["contrast"]: row for row in records(sheet)} if "contrast" in sheet else {}
     samples = _read_sheet(inputs.samples_sheet)
     organisms = _organism_of_datasets(samples)
+    synthesis = inputs.synthesis.parent
     return ReportTables(
         samples=samples,
         contrasts=[
@@ -186,6 +220,14 @@ def load_tables(inputs: ReportInputs, programs: ProgramSet) -> ReportTables:
         config=yaml.safe_load(inputs.config.read_text(encoding="utf-8")) or {},
         versions=_read_optional(inputs.versions),
         programs=programs,
+        potency=_read_optional(synthesis / "potency.tsv"),
+        suppression=_read_optional(synthesis / "suppression.tsv"),
+        variance=_read_optional(synthesis / "variance.tsv"),
+        coverage=_read_optional(inputs.coverage),
+        leakage={
+            dataset: _read_optional(inputs.pseudobulks / f"{dataset}.leakage.tsv")
+            for dataset in sorted(set(samples.get("dataset", pd.Series(dtype=str))))
+        },
     )
 
 
@@ -218,6 +260,11 @@ def _load_contrast(
         composition=_read_optional(folder / "composition.tsv"),
         design=_read_optional(folder / "design.tsv"),
         genes=genes,
+        enrichment=_read_optional(folder / "program_enrichment.tsv"),
+        communication=_read_optional(folder / "communication.tsv"),
+        disease=_read_optional(folder / "disease.tsv"),
+        msc_scores=_read_optional(folder / "msc_scores.tsv"),
+        program_genes=_read_optional(folder / "program_genes.tsv"),
     )
 
 

@@ -1,10 +1,13 @@
-"""Maps of cells as pictures: one point per cell, coloured by a column, drawn in a seeded order so that none hides."""
+"""Maps of cells: which cells are drawn, in which colours, and the picture for readers without JavaScript.
+
+One point per cell, drawn in a seeded random order so that no group lies on top of another.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +15,17 @@ import numpy as np
 import pandas as pd
 
 from immunomod.report.inputs import Atlas
-from immunomod.report.palette import class_colours, class_label, level_colours
+from immunomod.report.palette import NEUTRAL, class_colours, class_label, level_colours
 from immunomod.report.views import natural_key
 from immunomod.report.words import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
 MAX_CELLS = 200_000
-N_LEGEND = 40
+#: A class keeps this many of its cells, or all that it has, however far a large atlas is thinned.
+KEPT_OF_CLASS = 2_000
 COLOURINGS: tuple[tuple[str, str], ...] = (
     ("cell_class", "cell class"),
     ("condition", "condition"),
@@ -28,45 +33,95 @@ COLOURINGS: tuple[tuple[str, str], ...] = (
     ("sample", "sample"),
     ("cluster", "cluster"),
 )
+#: Columns whose levels mean the same in every atlas of a run.
+SHARED = ("condition", "donor", "sample", "dataset", "culture", "msc_donor", "msc_source")
+Colours = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class CellMap:
-    """A map: picture (PNG as a data URI), its alternative text, and its legend (label, colour)."""
+    """A map as a picture: PNG as a data URI, its alternative text, and its legend (label, colour)."""
 
-    column: str
-    title: str
     href: str
     alt: str
     legend: list[tuple[str, str]]
-    n_more: int
 
 
-def cell_maps(atlas: Atlas) -> list[CellMap]:
-    """A map for each colouring that the atlas has; none where it has no cells on the map."""
-    if drawable(atlas).empty:
-        return []
-    return [
-        _cell_map(atlas, column, title)
-        for column, title in COLOURINGS
-        if column in atlas.cells and atlas.cells[column].notna().any()
-    ]
+def static_map(atlas: Atlas, n_cells: int = MAX_CELLS) -> CellMap | None:
+    """The atlas by cell class, as a picture; none where no cell has a place on the map."""
+    from immunomod.report.figures import new_figure
+
+    cells = drawable(atlas, n_cells)
+    if cells.empty or "cell_class" not in cells:
+        return None
+    colours = class_colours(cells["cell_class"].astype(str))
+    figure = new_figure(6.4, 5.0)
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+    draw_map(axes, cells, "cell_class", colours)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    alt = (
+        f"Map (UMAP) of {plural(len(cells), 'cell')}{share_of(cells, atlas)} in atlas {atlas.name}, coloured by cell "
+        f"class ({plural(len(colours), 'class', 'classes')})."
+    )
+    href = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return CellMap(href, alt, [(class_label(level), colour) for level, colour in colours.items()])
 
 
-def drawable(atlas: Atlas) -> pd.DataFrame:
-    """Cells that have a place on the map, at most ``MAX_CELLS`` (a seeded draw), in a seeded random order."""
+def share_of(cells: pd.DataFrame, atlas: Atlas) -> str:
+    """What to say where a map does not draw every cell."""
+    if len(cells) == len(atlas.cells):
+        return ""
+    return f" (of {plural(len(atlas.cells), 'cell')}; small classes whole, large ones thinned alike)"
+
+
+def drawable(atlas: Atlas, n_cells: int = MAX_CELLS) -> pd.DataFrame:
+    """Cells that have a place on the map, in a seeded random order.
+
+    Where there are more than ``n_cells``, classes are thinned alike, but none below ``KEPT_OF_CLASS`` cells (or all
+    that it has): a rare class is never thinned away.
+    """
     cells = atlas.cells[np.isfinite(atlas.cells[["umap_1", "umap_2"]].to_numpy(dtype=float)).all(axis=1)]
-    order = np.random.default_rng(1).permutation(len(cells))[:MAX_CELLS]
+    order = np.random.default_rng(1).permutation(len(cells))
+    if len(cells) > n_cells:
+        order = _thinned(cells, order, n_cells)
     drawn: pd.DataFrame = cells.iloc[order]
     return drawn
 
 
-def colours_of(cells: pd.DataFrame, column: str) -> dict[str, str]:
-    """Colour of each level of ``column``: cell classes have fixed ones."""
+def _thinned(cells: pd.DataFrame, order: NDArray[np.int64], n_cells: int) -> NDArray[np.int64]:
+    levels = cells["cell_class"].astype(str) if "cell_class" in cells else pd.Series("", index=cells.index)
+    codes, names = pd.factorize(levels)
+    counts = np.bincount(codes, minlength=len(names))
+    kept = np.minimum(counts, min(KEPT_OF_CLASS, n_cells // max(len(names), 1)))
+    rest = counts - kept
+    quota = kept + np.floor(rest * (n_cells - kept.sum()) / max(rest.sum(), 1)).astype(int)
+    shuffled = pd.Series(codes[order])
+    place = shuffled.groupby(shuffled).cumcount().to_numpy()
+    thinned: NDArray[np.int64] = order[place < quota[shuffled.to_numpy()]]
+    return thinned
+
+
+def run_colours(samples: pd.DataFrame, atlases: Sequence[Atlas]) -> Colours:
+    """Colour of each condition, donor, sample and so on, the same in every atlas and figure of the run."""
+    found: dict[str, Mapping[str, str]] = {}
+    for column in SHARED:
+        of_sheet = [samples[column]] if column in samples else []
+        of_cells = [atlas.cells[column].astype(str) for atlas in atlases if column in atlas.cells]
+        levels = {str(level) for levels in (*of_sheet, *of_cells) for level in levels.unique()} - {"", "nan"}
+        found[column] = level_colours(sorted(levels, key=natural_key))
+    return found
+
+
+def colours_of(cells: pd.DataFrame, column: str, shared: Colours) -> dict[str, str]:
+    """Colour of each level of ``column`` among ``cells``; classes have fixed ones, clusters are the atlas's own."""
     levels = cells[column].astype(str)
     if column == "cell_class":
         return class_colours(levels)
-    return level_colours(sorted(levels.unique(), key=natural_key))
+    ordered = sorted(levels.unique(), key=natural_key)
+    if column not in shared:
+        return level_colours(ordered)
+    return {level: shared[column].get(level, NEUTRAL) for level in ordered}
 
 
 def draw_map(axes: Axes, cells: pd.DataFrame, column: str, colours: Mapping[str, str]) -> None:
@@ -99,29 +154,3 @@ def _name_levels(axes: Axes, cells: pd.DataFrame, levels: pd.Series) -> None:
 def literal(text: str) -> str:
     """``text`` that matplotlib draws as it is, never as mathematics."""
     return text.replace("$", r"\$")
-
-
-def _cell_map(atlas: Atlas, column: str, title: str) -> CellMap:
-    from immunomod.report.figures import new_figure
-
-    cells = drawable(atlas)
-    colours = colours_of(cells, column)
-    figure = new_figure(5.2, 4.4)
-    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
-    draw_map(axes, cells, column, colours)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    legend = [
-        (class_label(level) if column == "cell_class" else level, colour)
-        for level, colour in list(colours.items())[:N_LEGEND]
-    ]
-    drawn = plural(len(cells), "cell")
-    note = "" if len(cells) == len(atlas.cells) else f" (a random draw of {plural(len(atlas.cells), 'cell')})"
-    return CellMap(
-        column=column,
-        title=title,
-        href=f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}",
-        alt=f"UMAP of {drawn}{note} in atlas {atlas.name}, coloured by {title} ({plural(len(colours), 'level')}).",
-        legend=legend,
-        n_more=max(len(colours) - N_LEGEND, 0),
-    )

@@ -335,52 +335,6 @@ def composition_bars(cells: pd.DataFrame) -> list[Composition]:
 
 
 @dataclass(frozen=True)
-class CompositionRow:
-    """Change of one cell class in share of its compartment."""
-
-    cell_class: str
-    drawing: Markup
-    effect: str
-    interval: str
-    fdr: str
-    n: str
-    reason: str
-
-
-def composition_rows(contrast: Contrast) -> list[CompositionRow]:
-    """The composition test of each cell class (log odds), in the fixed order of classes."""
-    table = contrast.composition
-    if table.empty or "effect" not in table:
-        return []
-    columns = ("effect", "se", "ci_low", "ci_high", "fdr")
-    numeric = table.assign(**{name: numbers(table, name) for name in columns})
-    for end, sign in (("ci_low", -1.0), ("ci_high", 1.0)):
-        numeric[end] = numeric[end].fillna(numeric["effect"] + sign * 1.96 * numeric["se"])
-    arrays = [numeric[name].to_numpy(dtype=float) for name in ("effect", "ci_low", "ci_high")]
-    axis = draw.effect_axis(*arrays)
-    order = {name: position for position, name in enumerate(class_order(table["cell_class"].astype(str)))}
-    numeric = numeric.sort_values("cell_class", key=lambda column: column.map(order), kind="stable")
-    rows = []
-    for row in records(numeric):
-        effect, low, high = row["effect"], row["ci_low"], row["ci_high"]
-        significant = row["fdr"] < FDR_THRESHOLD
-        rows.append(
-            CompositionRow(
-                cell_class=class_label(str(row["cell_class"])),
-                drawing=draw.forest_row(
-                    axis, effect, low, high, significant=significant, control=False, expected_sign=""
-                ),
-                effect=signed(effect),
-                interval=interval(low, high),
-                fdr=probability(row["fdr"]),
-                n=replicates(row),
-                reason=text(row.get("reason")),
-            )
-        )
-    return rows
-
-
-@dataclass(frozen=True)
 class PlainTable:
     """A table to print as it is: header and cells as text, which columns are numbers."""
 
