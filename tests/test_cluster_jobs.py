@@ -87,7 +87,7 @@ def rules(repository: Path) -> dict[str, str]:
 def test_every_rule_that_is_sent_asks_for_more_with_every_attempt(repository):
     for name, text in rules(repository).items():
         assert "retries:" not in text, f"{name} would be repeated within the allocation that was too small"
-        if "localrule: True" not in text:
+        if "localrule: True" not in text and "output:" in text:
             for resource in ("mem_mb", "runtime"):
                 (line,) = re.findall(rf"^ +{resource}=(.*)$", text, flags=re.MULTILINE)
                 assert re.search(r"attempt( - 1\))?,$", line), f"{name}: {line}"

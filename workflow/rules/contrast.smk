@@ -119,7 +119,7 @@ rule test_communication:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        mem_mb=lambda wildcards, input, attempt: int(3000 + 10 * input.size_mb) * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         row=lambda wildcards: RUN.contrast_row(wildcards.contrast),
@@ -150,7 +150,7 @@ rule test_diseases:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * 2 ** (attempt - 1),
+        mem_mb=lambda wildcards, input, attempt: int(3000 + 10 * input.size_mb) * 2 ** (attempt - 1),
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         row=lambda wildcards: RUN.contrast_row(wildcards.contrast),

@@ -28,6 +28,7 @@ rule write_provenance:
         "<logs>/write_provenance.log",
     benchmark:
         "<benchmarks>/write_provenance.tsv"
+    localrule: True
     conda:
         ENVIRONMENT
     params:
