@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 #: What every script may use: wait for a condition, then go on; and `tell`, which ends the script.
 HELPERS = """
@@ -26,10 +27,8 @@ def drive(chromium: Callable[..., Any], html: str, script: str, folder: Path) ->
 
     The page keeps its policy; this one script is let in beside the page's own by its hash.
     """
-    body = (
-        HELPERS
-        + f"(async function () {{ await loaded; {script} }})().catch(function (e) {{ tell({{failed: String(e)}}); }});"
-    )
+    failed = "function (e) { tell({failed: String(e)}); }"
+    body = f"{HELPERS}(async function () {{ await loaded; {script} }})().catch({failed});"
     digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
     # Before the page's own script, so that no error of that one is missed.
     driven = html.replace("script-src 'sha256-", f"script-src 'sha256-{digest}' 'sha256-", 1)
@@ -39,6 +38,4 @@ def drive(chromium: Callable[..., Any], html: str, script: str, folder: Path) ->
     result = chromium("--virtual-time-budget=20000", "--window-size=1280,2000", "--dump-dom", page.as_uri())
     found = re.search(r'data-told="([^"]*)"', result.stdout)
     assert found, f"the script told nothing; console: {result.stderr[-2000:]}"
-    from urllib.parse import unquote
-
     return json.loads(unquote(found.group(1))), result.stderr

@@ -24,7 +24,7 @@ REMOTE, LOCAL = "GSE900000001", "lab"
 ALWAYS = {"all", "check_study", "build_report", "describe_run"}
 POOLED = {"pool_effects", "rank_potency"}
 #: What answers a contrast.
-ANSWERS = ("test_contrast", "test_diseases")
+ANSWERS = ("test_contrast", "test_communication", "test_diseases")
 GATHERED = {"gather_qc", "gather_ledger"}
 SMALL = {
     "contrast": {"n_random_sets": 20},
