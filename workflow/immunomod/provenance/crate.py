@@ -132,10 +132,9 @@ def write_crate(
         add(identifier, "CreativeWork", name=name, version=version) for identifier, name, version in _PROFILES
     ]
     software = [
-        add(f"https://pypi.org/project/{name}/{version}/", "SoftwareApplication", name=name, softwareVersion=version,
-            url=f"https://pypi.org/project/{name}/")
+        add(f"pkg:pypi/{quote(name)}@{quote(version)}", "SoftwareApplication", name=name, softwareVersion=version)
         for name, version in facts.software.items()
-    ]  # fmt: skip
+    ]
     files[workflow]["softwareRequirements"] = software
     if README in files:
         files[README]["about"] = crate.root_dataset
