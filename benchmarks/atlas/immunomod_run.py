@@ -60,10 +60,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="    %(message)s")
     steps("import")
     settings = AtlasSettings.from_config({"integration": chosen.integration})
-    atlas = build_atlas(targets, REPOSITORY / "resources" / "markers", settings, seed=1, threads=chosen.threads)
-    steps("atlas")
     folder = chosen.out / "atlas"
-    atlas.write(folder.with_suffix(".h5ad"), folder)
+    file = folder.with_suffix(".h5ad")
+    markers_folder = REPOSITORY / "resources" / "markers"
+    atlas = build_atlas(targets, markers_folder, settings, seed=1, threads=chosen.threads, h5ad=file)
+    steps("atlas")
+    atlas.write(file, folder, chosen.threads)
     steps("write")
 
     from immunomod.atlas.neighbors import nearest_neighbors

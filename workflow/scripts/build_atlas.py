@@ -15,5 +15,6 @@ with rule_job(snakemake):
         snakemake.threads,
         latent=Path(snakemake.input.latent) if snakemake.input.get("latent") else None,
         overrides=next(map(Path, snakemake.input.overrides), None),
+        h5ad=Path(snakemake.output.atlas),
     )
     atlas.write(Path(snakemake.output.atlas), Path(snakemake.output.clusters).parent, snakemake.threads)

@@ -8,7 +8,7 @@ changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,7 +45,7 @@ from immunomod.atlas.reduce import Reduced, reduce_samples
 from immunomod.atlas.settings import AtlasSettings
 from immunomod.atlas.votes import ClassTree
 from immunomod.atlas.witnesses import other_votes
-from immunomod.atlas.write import write_atlas
+from immunomod.atlas.write import AtlasFile, write_atlas
 from immunomod.files import write_tsv
 from immunomod.parallel import in_background, one_blas_thread
 from immunomod.progress import Progress
@@ -71,7 +71,8 @@ class Atlas:
 
     ``adata``: ``X`` log-normalised float32 CSR on variable and marker genes; ``obs`` the samples' columns with
     ``cluster``, ``cell_class``, ``compartment``, ``lineage``, ``cell_class_confidence``; ``obsm`` ``X_pca``,
-    ``X_<integration>``, ``X_umap``. ``sample_paths``: the files of its samples, which hold all genes.
+    ``X_<integration>``, ``X_umap``. ``sample_paths``: the files of its samples, which hold all genes. ``file``: where
+    it is being written already.
     """
 
     adata: AnnData
@@ -80,12 +81,16 @@ class Atlas:
     integration: pd.DataFrame
     markers: pd.DataFrame
     sample_paths: tuple[Path, ...]
+    file: AtlasFile | None = None
 
     def write(self, h5ad: Path, folder: Path, threads: int = 1) -> None:
         """Write the atlas with all genes to ``h5ad``, sample by sample, and its tables into ``folder``."""
         for name in ("clusters", "clustering", "integration", "markers"):
             write_tsv(getattr(self, name), folder / f"{name}.tsv")
-        write_atlas(self.adata, self.sample_paths, h5ad, threads)
+        if self.file is not None and self.file.path == h5ad:
+            self.file.finish(self.adata)
+        else:
+            write_atlas(self.adata, self.sample_paths, h5ad, threads)
 
 
 def build_atlas(
@@ -96,6 +101,7 @@ def build_atlas(
     threads: int = 1,
     latent: Path | None = None,
     overrides: Path | None = None,
+    h5ad: Path | None = None,
 ) -> Atlas:
     """Build one atlas from the ``filtered.h5ad`` of its samples.
 
@@ -114,6 +120,9 @@ def build_atlas(
         What the rule ``train_scvi`` wrote, where a model was trained.
     overrides
         A table of the user's own classes (:mod:`immunomod.atlas.overrides`), which beat all evidence.
+    h5ad
+        Where the atlas will be written: with several threads its matrices are, beside this file, while clusters are
+        sought. :meth:`Atlas.write` to it gives the file its name.
 
     Raises
     ------
@@ -123,11 +132,25 @@ def build_atlas(
     with one_blas_thread():
         markers = load_markers(markers_folder)
         given = None if overrides is None else read_overrides(overrides, markers)
-        return _build(sample_paths, markers, markers_folder, settings, seed, threads, latent, given)
+        progress = Progress("atlas")
+        if sum(path.stat().st_size for path in sample_paths if path.is_file()) > _LARGE_BYTES:
+            in_background(_compile_kernels, threads)  # what it compiles lies in numba's cache when it is asked for
+        reduced = reduce_samples(sample_paths, markers, settings.n_variable_genes, threads)
+        progress(f"read {len(reduced.obs):,} cells x {len(reduced.var):,} genes of {len(sample_paths)} samples")
+        by_name = sorted(reduced.samples, key=lambda sample: sample.sample)
+        file = None if h5ad is None else AtlasFile(by_name, h5ad, threads)
+        try:
+            atlas = _build(reduced, progress, markers, markers_folder, settings, seed, threads, latent, given)
+        except BaseException:
+            if file is not None:
+                file.discard()
+            raise
+        return replace(atlas, file=file)
 
 
 def _build(
-    sample_paths: Sequence[Path],
+    reduced: Reduced,
+    progress: Progress,
     markers: MarkerSet,
     markers_folder: Path,
     settings: AtlasSettings,
@@ -136,11 +159,6 @@ def _build(
     latent: Path | None,
     overrides: Overrides | None,
 ) -> Atlas:
-    progress = Progress("atlas")
-    if sum(path.stat().st_size for path in sample_paths if path.is_file()) > _LARGE_BYTES:
-        in_background(_compile_kernels, threads)  # what it compiles lies in numba's cache when it is asked for
-    reduced = reduce_samples(sample_paths, markers, settings.n_variable_genes, threads)
-    progress(f"read {len(reduced.obs):,} cells x {len(reduced.var):,} genes of {len(sample_paths)} samples")
     variable = reduced.var["highly_variable"].to_numpy(dtype=bool)
     components = principal_components(
         sparse.csr_matrix(reduced.expression[:, variable]), settings.n_components, threads

@@ -2,7 +2,7 @@
 
 HDF5 compresses inside its one lock, by zlib, chunk after chunk (benchmarks/markers.py). Here chunks are shuffled and
 deflated outside of it, by isal, and written as they are: the file holds what HDF5's own shuffle and gzip filters would
-have made, so any reader opens it, and the chunks do not depend on the number of threads.
+have made, so any reader opens it, and the values in each chunk do not depend on the number of threads.
 """
 
 from __future__ import annotations

@@ -6,8 +6,11 @@ is a few blocks and the chunks that wait for their compression.
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +22,7 @@ from scipy import sparse
 from immunomod.atlas.compressed import GrowingArray
 from immunomod.atlas.sample_files import COUNTS, EXPRESSION, RowReader, Rows, SampleFile, gene_table, open_samples
 from immunomod.errors import UserError
-from immunomod.files import atomic_path
-from immunomod.parallel import row_blocks
+from immunomod.parallel import in_background, row_blocks
 
 if TYPE_CHECKING:
     import h5py
@@ -31,64 +33,109 @@ _ROWS_AT_ONCE = 256
 _LARGEST_COUNT = np.iinfo(np.int32).max
 
 
-def write_atlas(atlas: AnnData, sample_paths: Sequence[Path], path: Path, threads: int = 1) -> None:
-    """Write ``atlas`` with the expression and counts of all genes of its samples.
+class AtlasFile:
+    """An h5ad file whose matrices are written while the rest of the atlas is still being made.
+
+    Nothing in ``X`` and the counts depends on clusters or names, so a process of its own streams them from the samples'
+    files into a file beside the final one. :meth:`finish` adds the rest and gives the file its name.
 
     Parameters
     ----------
-    atlas
-        ``obs``, ``obsm``, ``varm``, ``obsp`` and ``uns`` as they shall stand in the file; ``X`` and layers are not
-        looked at. The cells are those of the samples; each sample's stand together, in its order. ``var`` may list
-        some of the genes: what it says of them is kept, other genes have ``False``, missing or empty.
-    sample_paths
-        ``filtered.h5ad`` files, in any order.
+    samples
+        In the order of the atlas's cells.
     path
-        An h5ad file: ``X`` log(1 + counts per 10,000), float32 CSR; ``layers["counts"]`` int32 CSR; 64-bit ``indptr``;
-        both compressed as HDF5's own gzip does. Text about cells is categorical. ``var`` lists the genes of any
-        sample: ``gene_id``, ``gene_symbol``, ``n_samples`` (whose files list the gene: elsewhere it was not looked
-        for, and its zeros mean nothing), ``feature_is_filtered`` (as CELLxGENE has it: no gene is left out of ``X``)
-        and the columns of ``atlas.var``.
+        The final h5ad file: ``X`` log(1 + counts per 10,000), float32 CSR; ``layers["counts"]`` int32 CSR; 64-bit
+        ``indptr``; both compressed as HDF5's own gzip does.
     threads
-        For the compression; what is stored does not depend on it.
-
-    Raises
-    ------
-    UserError
-        See :func:`~immunomod.atlas.sample_files.open_samples`; or a sample's counts are none.
-    ValueError
-        The cells of the atlas are not those of the samples.
+        For the compression; what is stored does not depend on it. With one, everything is written at the end.
     """
-    import h5py
 
-    samples = _in_order_of(atlas, open_samples(sample_paths, threads))
-    genes = _gene_columns(atlas, gene_table(sorted(samples, key=lambda sample: sample.rank)))
-    with atomic_path(path) as temporary:
-        _frame(atlas, genes).write_h5ad(temporary)
-        with h5py.File(temporary, "r+") as file, ThreadPoolExecutor(threads) as pool:
-            if "X" in file:
-                del file["X"]
-            shape = (atlas.n_obs, len(genes))
+    def __init__(self, samples: Sequence[SampleFile], path: Path, threads: int = 1) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+        self._samples = samples
+        self._genes = gene_table(sorted(samples, key=lambda sample: sample.rank))
+        self._threads = threads
+        self._is_at_work = threads > 1
+        self._wait = in_background(self._write_matrices, threads)
+
+    def finish(self, atlas: AnnData) -> None:
+        """Add everything but the matrices, and give the file its name.
+
+        ``atlas``: ``obs``, ``obsm``, ``varm``, ``obsp`` and ``uns`` as they shall stand in the file; ``X`` and layers
+        are not looked at. Text about cells becomes categorical. ``var`` may list some of the genes: what it says of
+        them is kept, other genes have ``False``, missing or empty. The file's lists the genes of any sample:
+        ``gene_id``, ``gene_symbol``, ``n_samples`` (whose files list the gene: elsewhere it was not looked for, and its
+        zeros mean nothing), ``feature_is_filtered`` (as CELLxGENE has it: no gene is left out of ``X``).
+
+        Raises
+        ------
+        UserError
+            A sample's counts are none.
+        ValueError
+            The cells of the atlas are not those of the samples.
+        """
+        import h5py
+        from anndata.io import write_elem
+
+        try:
+            _check_cells(atlas, self._samples)
+            frame = _frame(atlas, _gene_columns(atlas, self._genes))
+            self._is_at_work = False
+            self._wait()
+            with h5py.File(self._temporary, "r+") as file:
+                file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+                file["layers"].attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
+                for name in ("obs", "var", "obsm", "varm", "obsp", "varp", "uns"):
+                    stored = getattr(frame, name)
+                    write_elem(file, name, stored if name in ("obs", "var") else dict(stored))
+            with self._temporary.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            self._temporary.replace(self.path)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Delete what was written under no name yet, once nobody writes there any more."""
+        if self._is_at_work:
+            self._is_at_work = False
+            with suppress(Exception):
+                self._wait()
+        self._temporary.unlink(missing_ok=True)
+
+    def _write_matrices(self) -> None:
+        import h5py
+
+        shape = (sum(len(sample.cells) for sample in self._samples), len(self._genes))
+        with h5py.File(self._temporary, "w") as file, ThreadPoolExecutor(self._threads) as pool:
             expression = _GrowingMatrix(file, EXPRESSION, np.float32, shape, pool)
             counts = _GrowingMatrix(file, COUNTS, np.int32, shape, pool, expression)
-            for sample in samples:
-                _append_sample(sample, genes.index, expression, counts)
+            for sample in self._samples:
+                _append_sample(sample, self._genes.index, expression, counts)
             expression.close()
             counts.close()
 
 
-def _in_order_of(atlas: AnnData, samples: Sequence[SampleFile]) -> list[SampleFile]:
-    """The samples in the order of their cells in the atlas."""
+def write_atlas(atlas: AnnData, sample_paths: Sequence[Path], path: Path, threads: int = 1) -> None:
+    """Write ``atlas`` with the expression and counts of all genes of its samples; see :class:`AtlasFile`."""
+    samples = open_samples(sample_paths, threads)
     first = atlas.obs_names.get_indexer([sample.cells[0] for sample in samples])
     ordered = [samples[position] for position in np.argsort(first, kind="stable")]
+    _check_cells(atlas, ordered)
+    AtlasFile(ordered, path, threads).finish(atlas)
+
+
+def _check_cells(atlas: AnnData, samples: Sequence[SampleFile]) -> None:
+    """The cells of the atlas are those of the samples, in their order."""
     start = 0
-    for sample in ordered:
+    for sample in samples:
         stop = start + len(sample.cells)
         if not sample.cells.equals(atlas.obs_names[start:stop].astype(object)):
             raise ValueError(f"cells {start} to {stop} of the atlas are not those of {sample.path}, in its order")
         start = stop
     if start != atlas.n_obs:
         raise ValueError(f"{atlas.n_obs - start} cells of the atlas are in no sample")
-    return ordered
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
