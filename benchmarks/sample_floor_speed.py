@@ -41,7 +41,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -204,7 +204,7 @@ def with_immunomod(process: str, folder: Path, clock: Clock) -> None:
         row = {"sample": SAMPLE, "dataset": "D1", "condition": "coculture", "donor": "d1", "organism": "human"}
         job = SimpleNamespace(
             input=SimpleNamespace(manifest=folder / "manifest.tsv"),
-            output=SimpleNamespace(counts=out / "counts.h5ad", read=out / "read.tsv"),
+            output=_Named(counts=out / "counts.h5ad", read=out / "read.tsv"),
             params=SimpleNamespace(row=row, reading={}, cells_table={}),
         )
     else:
@@ -231,6 +231,9 @@ class _Named(dict[str, Path]):
 
     def __getattr__(self, name: str) -> Path:
         return self[name]
+
+    def __iter__(self) -> Iterator[Path]:  # type: ignore[override]
+        return iter(self.values())
 
 
 def with_scanpy(_process: str, folder: Path, clock: Clock) -> None:

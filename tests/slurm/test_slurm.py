@@ -194,10 +194,10 @@ def test_a_study_through_sbatch_gives_the_tables_of_a_run_without(cluster, study
     assert sorted(jobs) == sorted(
         [
             *("rule_check_study", "rule_acquire_acquire_sample", "rule_read_read_counts"),
-            *("rule_filter_filter_cells", "rule_build_report"),
+            *("rule_filter_filter_cells", "rule_build_report", "rule_describe_run", "rule_rank_potency"),
             *(f"rule_build_atlas_wildcards_{name}" for name in ["GSE900000001"]),
             *(f"rule_sum_pseudobulks_wildcards_{name}" for name in ["GSE900000001"]),
-            *(f"rule_test_contrast_wildcards_{name}" for name in ["coculture_vs_alone"]),
+            *(f"rule_test_{what}_wildcards_coculture_vs_alone" for what in ("contrast", "communication", "diseases")),
         ]
     )
     assert {row[2] for row in rows if row[3] == str(run.folder)} == {"COMPLETED"}

@@ -172,7 +172,7 @@ def test_gse117837_licensing_with_two_donors(repository, stand_ins, tmp_path):
         assert (rows["status"] == "tested").all()
         assert (rows["effect"] > 0.5).all()
         assert (rows[["n_test", "n_reference", "n_pairs"]] == 2).all(axis=None)  # donors, not passages, not cells
-        assert (rows["df"] < 2).all()
+        assert (rows["df"] <= 4).all()  # of two pairs one, and at most three of the other programmes
         assert rows["p_sign_flip"].min() >= 0.5  # the most that two pairs can say without assumptions
         assert (rows["cells_test"].iloc[0], rows["cells_reference"].iloc[0]) <= cells
         assert rows["cells_test"].iloc[0] > 0.9 * cells[0]
