@@ -8,6 +8,7 @@ removes the outputs of a job that fails. So a run first cancels what a former on
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import re
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from immunomod.errors import UserError
-from immunomod.files import read_tsv
 
 PATIENCE_S = 120.0
 NAMED = re.compile(r"immunomod: SLURM job (\d+) on ")
@@ -35,8 +35,10 @@ def reading_memory_mb(manifest: str | Path) -> int:
     FileNotFoundError
         The sample was not fetched yet; Snakemake asks again when it was.
     """
-    sizes = read_tsv(manifest)["bytes"].fillna(0)
-    return int(1500 + 12 * float(sizes.sum()) / 1e6)
+    # not by pandas, whose parser has crashed inside Snakemake's scheduler
+    with Path(manifest).open(encoding="utf-8", newline="") as file:
+        sizes = [float(row["bytes"] or 0) for row in csv.DictReader(file, delimiter="\t")]
+    return int(1500 + 12 * sum(sizes) / 1e6)
 
 
 def largest_mb(paths: Iterable[str | Path]) -> float:
