@@ -138,7 +138,7 @@ def test_the_report_of_snakemake_holds_every_table_and_figure_with_its_caption(s
     listed, _ = json.JSONDecoder().raw_decode(script)
     listed = {name.removeprefix("results/"): entry for name, entry in listed.items()}
     figures = {f"report/figures/{path.name}" for path in (demo.results / "report" / "figures").glob("*.svg")}
-    assert len(figures) >= 15 and figures <= set(listed)
+    assert len(figures) == 23 and figures <= set(listed)
     tables = {path.relative_to(demo.results).as_posix() for path in (demo.results / "contrasts").glob("*/*.tsv")}
     left_out = {f"contrasts/{CONTRAST}/{name}.tsv" for name in ("msc_scores", "program_genes")}
     more = {"ledger.tsv", "samples/qc.tsv", "provenance/versions.tsv", "provenance/rules.tsv", "report/index.html"}

@@ -94,11 +94,10 @@ def log_odds(counts: NDArray[np.number], totals: NDArray[np.number]) -> Floats:
     return np.asarray(np.log((counts + PSEUDO_COUNT) / (totals - counts + PSEUDO_COUNT)))
 
 
-def _compare(
-    contrast: Contrast, design: Design, counts: NDArray[np.int64], settings: ContrastSettings
-) -> dict[str, object]:
+def sizes_and_status(contrast: Contrast, design: Design, counts: NDArray[np.number]) -> dict[str, object]:
+    """How many replicates are compared, how many of their cells are counted (``counts``, by unit), and the status."""
     in_test, in_reference = design.sides(contrast)
-    row: dict[str, object] = {
+    return {
         "n_test": design.n_test,
         "n_reference": design.n_reference,
         "n_pairs": design.n_pairs,
@@ -107,6 +106,12 @@ def _compare(
         "status": design.status,
         "reason": design.reason,
     }
+
+
+def _compare(
+    contrast: Contrast, design: Design, counts: NDArray[np.int64], settings: ContrastSettings
+) -> dict[str, object]:
+    row = sizes_and_status(contrast, design, counts)
     totals = design.units["n_cells"].to_numpy()
     if not design.has_estimate:
         return row

@@ -21,7 +21,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from immunomod.contrast.composition import UNIT, compartment_totals, log_odds
+from immunomod.contrast.composition import UNIT, compartment_totals, log_odds, sizes_and_status
 from immunomod.contrast.design import Contrast, Design, stratum_design
 from immunomod.contrast.model import benjamini_hochberg, fit_linear
 from immunomod.contrast.normalise import Floats
@@ -104,17 +104,8 @@ def _compare(
 ) -> dict[str, object]:
     in_test, in_reference = design.sides(contrast)
     totals = design.units["n_cells"].to_numpy(dtype=np.float64)
-    row: dict[str, object] = {
-        "n_test": design.n_test,
-        "n_reference": design.n_reference,
-        "n_pairs": design.n_pairs,
-        "cells_test": int(counts[in_test].sum()),
-        "cells_reference": int(counts[in_reference].sum()),
-        "of_test": int(totals[in_test].sum()),
-        "of_reference": int(totals[in_reference].sum()),
-        "status": design.status,
-        "reason": design.reason,
-    }
+    row = sizes_and_status(contrast, design, counts)
+    row |= {"of_test": int(totals[in_test].sum()), "of_reference": int(totals[in_reference].sum())}
     if not design.has_estimate:
         return row
     if counts.sum() in (0, totals.sum()):
