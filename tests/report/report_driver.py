@@ -35,7 +35,9 @@ def drive(chromium: Callable[..., Any], html: str, script: str, folder: Path) ->
     head, script_tag, rest = driven.rpartition("<script>")
     page = folder / "driven.html"
     page.write_text(f"{head}<script>{body}</script>{script_tag}{rest}", encoding="utf-8")
-    result = chromium("--virtual-time-budget=20000", "--window-size=1280,2000", "--dump-dom", page.as_uri())
+    # Data are inflated and pictures decoded in real time beside the page's own clock: the budget is wide, and costs
+    # nothing once the script has told, since an idle page's clock runs on at once.
+    result = chromium("--virtual-time-budget=60000", "--window-size=1280,2000", "--dump-dom", page.as_uri())
     found = re.search(r'data-told="([^"]*)"', result.stdout)
     assert found, f"the script told nothing; console: {result.stderr[-2000:]}"
     return json.loads(unquote(found.group(1))), result.stderr

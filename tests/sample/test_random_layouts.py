@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -216,20 +217,27 @@ def reference_market(content: bytes) -> sparse.csr_matrix | None:
 
 def reference_dense(content: bytes) -> pd.DataFrame | None:
     """A strict reader of a comma-separated table of genes x cells; None where it breaks the format."""
+
+    def name(field: str) -> str:  # UTF-8, or Latin-1 where it is none: each name for itself
+        try:
+            return field.encode("latin-1").decode("utf-8")
+        except UnicodeDecodeError:
+            return field
+
     try:
-        text = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
+        text = content.removeprefix(codecs.BOM_UTF8).decode("latin-1").replace("\r\n", "\n").replace("\r", "\n")
         # A line of nothing but delimiters, quotes and white space holds no name and no value: it is no row.
         lines = [line for line in text.split("\n") if line.strip(' \t,;"')]
         rows = list(csv.reader(lines, strict=True))
         while len(rows[0]) == 1:  # a title above the header
             rows = rows[1:]
         if len(rows) == 1:  # a header alone: a table without genes
-            return pd.DataFrame(columns=rows[0][1:], dtype=float)
-        names = rows[0] if len(rows[0]) == len(rows[1]) - 1 else rows[0][1:]
+            return pd.DataFrame(columns=[name(field) for field in rows[0][1:]], dtype=float)
+        names = [name(field) for field in (rows[0] if len(rows[0]) == len(rows[1]) - 1 else rows[0][1:])]
         values = [[float(value) for value in row[1:]] for row in rows[1:]]
         if any(len(row) != len(names) for row in values):
             return None
-        return pd.DataFrame(values, index=[row[0] for row in rows[1:]], columns=names)
+        return pd.DataFrame(values, index=[name(row[0]) for row in rows[1:]], columns=names)
     except (ValueError, IndexError, csv.Error):
         return None
 

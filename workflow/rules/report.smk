@@ -30,7 +30,7 @@ rule build_report:
         ),
         figures=report(
             directory("<results>/report/figures"),
-            patterns=["{figure,forest|heatmap|umap|sample}_{of}.svg"],
+            patterns=["{figure,[a-z]+}_{of}.svg"],
             caption="../report/figures.rst",
             category="Figures",
             subcategory="{figure}",

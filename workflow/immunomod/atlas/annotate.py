@@ -22,7 +22,7 @@ from scipy import sparse
 
 from immunomod.atlas.markers import MarkerSet, MarkerWeights
 from immunomod.atlas.settings import AnnotationSettings
-from immunomod.atlas.votes import ClassTree, Decision, Votes, decide
+from immunomod.atlas.votes import LEVELS, ClassTree, Decision, Votes, decide
 from immunomod.parallel import for_each, row_blocks
 
 #: Name of the witness that is always heard.
@@ -33,6 +33,8 @@ _PRESENT = 0.2
 # The level that counts as a marker's highest: not the maximum, which one odd cell sets.
 _HIGHEST_PERCENTILE = 99.5
 _CELLS_AT_ONCE = 20_000
+# Each has a score for every class and bootstrap.
+_VOTERS_AT_ONCE = 2_000
 _CELL_BOOTSTRAPS = 50
 
 
@@ -210,7 +212,7 @@ def _marker_votes(
         wins[scores[:, 0].max(axis=1) < settings.min_score] = 0
         shares[block, columns] = wins
 
-    for_each(row_blocks(len(levels), _CELLS_AT_ONCE // 10), vote, threads)
+    for_each(row_blocks(len(levels), _VOTERS_AT_ONCE), vote, threads)
     knows = np.zeros(len(tree.names), dtype=bool)
     knows[columns] = True
     return Votes(MARKERS, shares, knows)
@@ -299,7 +301,7 @@ def _reason(
             return f"{share:.2f} of {of_what} are for no class"
         return f"{tree.names[best]} wins only {share:.2f} of {of_what}"
     if best != chosen and tree.within[best, chosen]:
-        if settings.level != "class":
+        if settings.level != LEVELS[0]:
             return f"annotation.level is {settings.level}; {tree.names[best]} wins {share:.2f} of {of_what}"
         return f"sure of the lineage only; {tree.names[best]} wins {share:.2f} of {of_what}"
     if named.confidence[group] <= settings.min_confidence:

@@ -1,8 +1,9 @@
 """All cells of an atlas on the genes that tell them apart: reduce, integrate, cluster, map and name.
 
 Samples are read one at a time and only the columns of variable and marker genes are kept, so memory grows with
-cells x about 2,200 genes. Samples are put in the order of their names first: the order in which they are given
-changes nothing.
+cells x about 2,200 genes. Samples stand in an order that follows from their cells: neither the order in which they are
+given nor their names change anything. What holds Python's lock (clusters) and what needs no result of the rest (the
+matrices of the atlas file) runs in processes of its own, beside the steps that use all threads.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from immunomod.atlas.cluster import AUTO
 from immunomod.atlas.integration.settings import IntegrationSettings
+from immunomod.atlas.votes import LEVELS
 from immunomod.sections import read_values, require
 
 #: Stands for every atlas in ``annotation.overrides``.
@@ -55,7 +56,7 @@ class AnnotationSettings:
     def __post_init__(self) -> None:
         require(0 <= self.min_confidence < 1, "annotation", "min_confidence", self.min_confidence, "from 0 to below 1")
         require(0 <= self.min_score <= 1, "annotation", "min_score", self.min_score, "from 0 to 1")
-        require(self.level in ("class", "lineage"), "annotation", "level", self.level, "class or lineage")
+        require(self.level in LEVELS, "annotation", "level", self.level, " or ".join(LEVELS))
         require(self.n_bootstraps >= 10, "annotation", "n_bootstraps", self.n_bootstraps, "10 or more")
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -58,12 +59,9 @@ def faults(settings: AnnotationSettings, markers: MarkerSet, markers_folder: Pat
     def reference(path: Path, column: str) -> None:
         classes_of(reference_labels(path, column), markers, tables, f"{path}, obs[{column!r}]")
 
-    checks: list[Callable[[], object]] = [lambda table=table: read_labels(table, markers) for table in tables]  # type: ignore[misc]
-    checks += [lambda path=path: model(Path(path)) for path in settings.celltypist.values()]  # type: ignore[misc]
-    checks += [
-        lambda one=one: reference(Path(one["file"]), one["column"])  # type: ignore[misc]
-        for one in settings.references.values()
-    ]
+    checks: list[Callable[[], object]] = [partial(read_labels, table, markers) for table in tables]
+    checks += [partial(model, Path(path)) for path in settings.celltypist.values()]
+    checks += [partial(reference, Path(one["file"]), one["column"]) for one in settings.references.values()]
     for check in checks:
         try:
             check()

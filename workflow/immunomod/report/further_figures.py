@@ -45,7 +45,7 @@ def further_figures(tables: ReportTables) -> Iterator[tuple[str, Figure]]:
         yield f"potency_{slug(potency.heading.replace(', ', '_'))}", potency_figure(potency)
     variance = variance_view(tables.variance, titles)
     if variance is not None and variance.rows:
-        yield "variance", variance_figure(variance)
+        yield "variance_programs", variance_figure(variance)
     pooled = effect_rows.pooled_tables(tables.synthesis, titles)
     if any(table.rows for table in pooled):
         yield "pooled_effects", effects_figure(pooled)
