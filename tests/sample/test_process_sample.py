@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,6 +115,23 @@ def test_filtered_cells_carry_what_later_floors_read(weights, tmp_path):
     np.testing.assert_allclose(filtered.X.toarray(), expected, rtol=1e-5)
     assert filtered.uns["immunomod"]["settings"]["seed"] == 1
     assert "scikit-misc" in filtered.uns["immunomod"]["versions"]
+
+
+def test_places_that_layers_share_with_expression_are_stored_once(weights, tmp_path):
+    filtered = process_sample(made_sample(150), weights, WITHOUT_DOUBLETS).filtered
+    filtered.layers["other"] = sparse.csr_matrix(np.eye(*filtered.shape, dtype=np.float32))
+    write_h5ad(filtered, tmp_path / "filtered.h5ad")
+    with h5py.File(tmp_path / "filtered.h5ad") as file:
+        for places in ("indices", "indptr"):
+            assert file[f"layers/counts/{places}"] == file[f"X/{places}"] != file[f"layers/other/{places}"]
+    stored = ad.read_h5ad(tmp_path / "filtered.h5ad")
+    for one, other in (
+        (stored.X, filtered.X),
+        *((stored.layers[name], filtered.layers[name]) for name in stored.layers),
+    ):
+        assert one.dtype == other.dtype and one.indices.dtype == other.indices.dtype
+        np.testing.assert_array_equal(one.toarray(), other.toarray())
+    assert list(stored.layers) == ["counts", "other"] and "settings" in stored.uns["immunomod"]
 
 
 def test_counts_read_from_disk_give_the_same(weights, tmp_path):

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
@@ -78,10 +79,43 @@ def read_tsv(path: str | Path, **options: Any) -> pd.DataFrame:
 
 
 def write_h5ad(adata: AnnData, path: str | Path) -> None:
-    """Write ``adata`` uncompressed: intermediate files are read several times, and gzip costs more time than disk."""
+    """Write ``adata`` uncompressed: intermediate files are read several times, and gzip costs more time than disk.
+
+    Where the entries of a layer stand where those of ``X`` do, the file holds their places once, under two names (hard
+    links of HDF5): of a filtered sample that is a quarter of the bytes. Readers see no difference.
+    """
+    import h5py
+    from anndata.experimental import write_dispatched
+
     logging.getLogger("anndata").setLevel(logging.WARNING)  # it would print a line per text column
-    with atomic_path(path) as temporary:
-        adata.write_h5ad(temporary)
+
+    def write(function, store, name, element, dataset_kwargs, **_):  # type: ignore[no-untyped-def]
+        if store.name == "/layers" and _places_are_shared(element, adata.X):
+            group = store.create_group(name)
+            for attribute, value in store.file["X"].attrs.items():
+                group.attrs[attribute] = value
+            group.create_dataset("data", data=element.data, maxshape=(None,))
+            for places in ("indices", "indptr"):
+                group[places] = store.file[f"X/{places}"]
+        else:
+            function(store, name, element, dataset_kwargs=dataset_kwargs)
+
+    adata.strings_to_categoricals()
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        write_dispatched(file, "/", adata, write)
+
+
+def _places_are_shared(one: Any, other: Any) -> bool:
+    from scipy import sparse
+
+    return (
+        (sparse.issparse(one) and sparse.issparse(other))
+        and one.format == other.format == "csr"
+        and np.shares_memory(one.indices, other.indices)
+        and np.shares_memory(one.indptr, other.indptr)
+        and one.shape == other.shape
+        and one.nnz == other.nnz
+    )
 
 
 def read_obs(path: str | Path) -> pd.DataFrame:
