@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 _SECONDS_BETWEEN_LOOKS = 0.1
-# The system walks all pages of a process to tell its share of memory, and halts it meanwhile: a look is paid for by this
-# many times its own length without one, or the meter would be a part of what it measures.
+# The system walks all pages of a process to tell its share of memory, and halts it meanwhile: a look is followed by a
+# pause of this many times its length, or the meter would be a part of what it measures.
 _PAUSE_PER_LOOK = 20
 
 

@@ -41,7 +41,7 @@ def principal_components(matrix: sparse.csr_matrix, n_components: int, threads: 
     if not matrix.has_sorted_indices:
         matrix = matrix.sorted_indices()
     # (scipy's own sum would add float32 numbers, whatever dtype is asked for)
-    mean = np.bincount(matrix.indices, weights=matrix.data, minlength=n_genes) / n_cells
+    mean = (matrix.T @ np.ones(n_cells)) / n_cells
     covariance = (_products(matrix, threads) - n_cells * np.outer(mean, mean)) / max(n_cells - 1, 1)
 
     kept = max(1, min(n_components, n_cells - 1, n_genes))
@@ -73,13 +73,23 @@ def _products(matrix: sparse.csr_matrix, threads: int) -> NDArray[np.float64]:
         return products
     from immunomod.atlas.components_kernel import add_products
 
-    columns = matrix.indices.astype(np.uint32)
+    # From the most to the least often detected gene: most products then fall into one corner, which caches hold.
+    often = np.argsort(-np.bincount(matrix.indices, minlength=n_genes), kind="stable")
+    place = np.empty(n_genes, dtype=np.int32)
+    place[often] = np.arange(n_genes)
 
     def part(rows: slice) -> NDArray[np.float64]:
+        first, last = matrix.indptr[rows.start], matrix.indptr[rows.stop]
+        begin = matrix.indptr[rows.start : rows.stop + 1] - first
+        entries = (matrix.data[first:last].copy(), place[matrix.indices[first:last]], begin)
+        block = sparse.csr_matrix(entries, shape=(rows.stop - rows.start, n_genes))
+        block.sort_indices()
         products = np.zeros((n_genes, n_genes))
-        add_products(matrix.indptr, columns, matrix.data, rows.start, rows.stop, products)
+        columns = block.indices.astype(np.uint32)
+        add_products(block.indptr.astype(np.int64), columns, block.data, products)
         return products
 
     parts = row_blocks(n_cells, max(_ROWS_AT_ONCE, -(-n_cells // _PARTS)))
     upper = sum(for_each(parts, part, threads))
-    return np.asarray(upper + np.triu(upper, 1).T, dtype=np.float64)
+    products = upper + np.triu(upper, 1).T
+    return np.asarray(products[np.ix_(place, place)], dtype=np.float64)

@@ -7,22 +7,17 @@ from numba import njit, types
 
 
 @njit(
-    [
-        types.void(start[::1], types.uint32[::1], types.float32[::1], types.int64, types.int64, types.float64[:, ::1])
-        for start in (types.int32, types.int64)
-    ],
-    nogil=True,
-    cache=True,
+    types.void(types.int64[::1], types.uint32[::1], types.float32[::1], types.float64[:, ::1]), nogil=True, cache=True
 )
-def add_products(indptr, indices, data, start, stop, products):  # type: ignore[no-untyped-def]
-    """Add ``x x'`` of the sparse rows ``start`` to ``stop`` to the upper triangle of ``products`` (genes x genes).
+def add_products(indptr, indices, data, products):  # type: ignore[no-untyped-def]
+    """Add ``x x'`` of sparse rows to the upper triangle of ``products`` (genes x genes).
 
     Columns are sorted within a row, and unsigned: numba would test each for being negative.
     """
     n_genes = np.uint64(products.shape[1])
     flat = products.ravel()
     values = np.empty(products.shape[1], np.float64)
-    for row in range(start, stop):
+    for row in range(len(indptr) - 1):
         first = indptr[row]
         n_found = indptr[row + 1] - first
         for one in range(n_found):

@@ -166,7 +166,8 @@ def _kept_columns(
     from immunomod.atlas.reduce_kernel import keep_columns
 
     entries = slice(int(indptr[0]), int(indptr[-1]))
-    indices, data = group["indices"][entries], group["data"][entries].astype(np.float32, copy=False)
+    indices = group["indices"][entries].astype(np.int32, copy=False)
+    data = group["data"][entries].astype(np.float32, copy=False)
     kept = np.zeros(len(indptr), dtype=np.int64)
     kept_indices, kept_data = np.empty(len(indices), dtype=np.int32), np.empty(len(indices), dtype=np.float32)
     keep_columns(indptr - indptr[0], indices, data, place, kept, kept_indices, kept_data)

@@ -6,13 +6,10 @@ from numba import njit, types
 
 
 @njit(
-    [
-        types.void(
-            types.int64[::1], index[::1], types.float32[::1], types.int32[::1],
-            types.int64[::1], types.int32[::1], types.float32[::1],
-        )
-        for index in (types.int32, types.int64)
-    ],
+    types.void(
+        types.int64[::1], types.int32[::1], types.float32[::1], types.int32[::1],
+        types.int64[::1], types.int32[::1], types.float32[::1],
+    ),
     nogil=True,
     cache=True,
 )  # fmt: skip
