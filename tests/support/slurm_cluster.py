@@ -259,11 +259,12 @@ class SlurmCluster:
 
 
 def descendants(process: int) -> list[int]:
-    """A process and all that it started."""
+    """A process and all that it started, itself first."""
     found = [process]
     for name in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in name.read_text().split():
-            found += descendants(int(child))
+        with suppress(OSError):
+            for child in name.read_text().split():
+                found += descendants(int(child))
     return found
 
 
