@@ -1,8 +1,8 @@
 """Kill a small study at 50 random moments, resume it each time, and hold its tables against an undisturbed run.
 
-Usage: ``python benchmarks/kills.py [--moments 50] [--seed 1]``; half an hour on two cores. A study is killed up to ten times
-and then left to end; studies are begun until there were as many kills as asked for. Half of the kills take the
-process that manages the run alone, the others its jobs too.
+Usage: ``python benchmarks/kills.py [--moments 50] [--seed 1]``; half an hour on two cores. A study is killed up to
+ten times and then left to end; studies are begun until there were as many kills as asked for. Half of the kills take
+the process that manages the run alone, the others its jobs too.
 
 ``benchmarks/results/kills.tsv`` has one row per kill: ``run``, ``kill``, ``after_s`` (since the run held its folder),
 ``killed`` (``run``, or ``run and jobs``), ``at_work`` (the jobs that ran; empty between jobs), ``half_written`` (files
@@ -24,9 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow"))
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from immunomod.files import HALF, write_tsv
-from support.kills import run_through_kills
-from support.tiny_study import final_tables, write_tiny_study
+from immunomod.files import HALF, write_tsv  # noqa: E402
+from support.kills import run_through_kills  # noqa: E402
+from support.tiny_study import final_tables, write_tiny_study  # noqa: E402
 
 
 def main() -> None:
