@@ -1,7 +1,7 @@
 """What the checksums of intermediate files cost, in processor time, beside writing and reading the files themselves.
 
-Usage: ``python benchmarks/checksums.py [--cells 10000]``; writes ``benchmarks/results/checksums.tsv``: a made-up library
-as ``filtered.h5ad`` (two matrices of 2,000 entries a cell), the least of five times.
+Usage: ``python benchmarks/checksums.py [--cells 10000]``; writes ``benchmarks/results/checksums.tsv``: a made-up
+library as ``filtered.h5ad`` (two matrices of 2,000 entries a cell), the least of five times.
 """
 
 from __future__ import annotations

@@ -37,9 +37,9 @@ class Toy:
     def wait_until_at_work(self, name: str) -> int:
         """The process of a job, once it is where its fault is."""
         note = self.faults / f"{name}.pid"
-        wait_for(lambda: note.exists() and note.read_text(), f"job {name}", 300)
+        wait_for(lambda: note.exists() and note.read_text(), f"job {name}", 900)
         if self._kinds[name] == "half":
-            wait_for(lambda: not (self.faults / name).exists(), "half a file")
+            wait_for(lambda: not (self.faults / name).exists(), "half a file", 900)
             assert self.halves() and not (self.folder / "work" / f"{name}.tsv").exists()
         return int(note.read_text())
 
@@ -49,7 +49,7 @@ class Toy:
 
     def wait_until_done(self, name: str) -> None:
         """Wait until a job has written its file."""
-        wait_for(lambda: (self.folder / "work" / f"{name}.tsv").exists(), f"job {name}", 300)
+        wait_for(lambda: (self.folder / "work" / f"{name}.tsv").exists(), f"job {name}", 900)
 
     def check_table(self) -> None:
         """The final table is that of an undisturbed run, and nothing else was left."""
