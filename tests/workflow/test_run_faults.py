@@ -72,13 +72,15 @@ def cut(path: Path) -> None:
 
 
 def change(path: Path) -> None:
-    """Flip one bit of one count, which no reader of HDF5 notices."""
+    """Flip one bit of one count, which HDF5 does not notice."""
     with h5py.File(path) as file:
-        (matrix,) = [file[name] for name in ("layers/counts/data", "X/data", "X") if name in file][:1]
-        place = matrix.id.get_offset()
+        matrix = "layers/counts/data" if "layers/counts" in file else "X/data"
+        first, place = file[matrix][0], file[matrix].id.get_chunk_info(0).byte_offset
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
+    with h5py.File(path) as file:
+        assert file[matrix][0] != first
 
 
 @pytest.mark.parametrize(
