@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
 from pathlib import Path
 
 import pandas as pd
@@ -44,11 +45,11 @@ def main() -> None:
         folder = Path(name)
         config = write_tiny_study(folder / "study")
         undisturbed = pool.submit(run_through_kills, folder / "whole", config, 0, asked.seed, cores=1)
-        run = 0
+        runs = count(1)
         while len(rows) < asked.moments:
             each = min(10, -(-(asked.moments - len(rows)) // asked.at_once))
             begun = {}
-            for run in range(run + 1, run + 1 + asked.at_once):
+            for run in islice(runs, asked.at_once):
                 place = folder / f"run{run}"
                 begun[run] = pool.submit(run_through_kills, place, config, each, asked.seed + run, asked.longest)
             for number, kills in begun.items():
