@@ -104,6 +104,8 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/communication.py
 	$(BIN)/python benchmarks/sample_floor.py
 	$(BIN)/python benchmarks/sample_floor_speed.py
+	$(BIN)/python benchmarks/checksums.py
+	$(BIN)/python benchmarks/kills.py
 	$(BIN)/python benchmarks/atlas/run.py --cells $(ATLAS_CELLS) $(if $(CONTESTANTS),--python $(CONTESTANTS),--tools immunomod)
 
 ## resolve the locks anew

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -100,3 +102,28 @@ def test_the_profile_leaves_the_site_its_keys_and_names_rules_that_there_are(rep
     grouped = dict(entry.split("=") for entry in profile["groups"])
     assert set(grouped) <= set(rules(repository))
     assert {entry.split("=")[0] for entry in profile["group-components"]} == set(grouped.values())
+
+
+def test_where_nobody_is_root_the_tests_of_slurm_say_so_and_stop(repository):
+    """``make test-slurm`` begins with this script."""
+    stranger = ["unshare", "--user"]  # a user that is nobody
+    if not shutil.which("unshare") or subprocess.run([*stranger, "true"], capture_output=True).returncode:
+        pytest.skip("needs unshare, and a kernel that lets it make users")
+    script = repository / "tests" / "slurm" / "install.sh"
+    done = subprocess.run([*stranger, "bash", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == (
+        "error: the tests of SLURM start its daemons, which takes root. Run them in a container, as root.\n"
+    )
+    recipe = (repository / "Makefile").read_text().split("\ntest-slurm:")[1].split("\n\n")[0]
+    assert recipe.index("tests/slurm/install.sh") < recipe.index("pytest tests/slurm")
+
+
+def test_what_ci_runs_installs_slurm_and_collects_its_tests(repository):
+    """They skip where a program is missing, so every package that brings one is named."""
+    ci = (repository / ".ci" / "run").read_text()
+    wanted = re.search(r"packages=\((.*)\)", (repository / "tests" / "slurm" / "install.sh").read_text())
+    assert wanted is not None and f"packages+=({wanted[1]})" in ci and ci.rstrip().endswith("make test")
+    recipe = (repository / "Makefile").read_text().split("\ntest: ")[1].split("\n\n")[0]
+    assert re.search(r"pytest .*-m slow$", recipe, flags=re.MULTILINE) and "--ignore" not in recipe
+    assert "pytest.mark.slow" in (repository / "tests" / "slurm" / "test_slurm.py").read_text()

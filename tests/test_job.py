@@ -12,10 +12,12 @@ from types import SimpleNamespace
 import h5py
 import pandas as pd
 import pytest
+from anndata import AnnData, read_h5ad
+from scipy import sparse
 
-from immunomod import job
+from immunomod import files, job
 from immunomod.errors import UserError
-from immunomod.files import atomic_path, write_tsv
+from immunomod.files import SEAL_LENGTH, atomic_path, is_damaged, write_h5ad, write_tsv
 from immunomod.job import ancestors, damaged_input, disk_error, refuse_unwritable, rule_job
 
 
@@ -69,6 +71,55 @@ def test_an_input_that_was_cut_is_named(rule, tmp_path, capsys):
     assert "x.tsv.gz is damaged" in str(damaged_input([str(tmp_path / "x.tsv.gz")]))
     (tmp_path / "empty.tsv").touch()
     assert "empty.tsv is damaged" in str(damaged_input([str(tmp_path / "empty.tsv")]))
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Path:
+    """A file as a floor writes it, with text, numbers and a sparse matrix."""
+    counts = sparse.random(200, 300, 0.2, "csr", random_state=1)
+    names = pd.DataFrame({"barcode": [f"cell{number}" for number in range(200)]}, index=[f"c{n}" for n in range(200)])
+    write_h5ad(AnnData(counts, obs=names), tmp_path / "sealed.h5ad")
+    return tmp_path / "sealed.h5ad"
+
+
+@pytest.mark.parametrize("share", [0.002, 0.2, 0.5, 0.8, 0.95])
+def test_an_input_in_which_one_bit_has_changed_is_named_before_the_work_begins(rule, sealed, capsys, share):
+    """HDF5 reads such a file without a word wherever the bit is a value's, a name's or a column's."""
+    content = bytearray(sealed.read_bytes())
+    content[int(share * len(content))] ^= 1
+    sealed.write_bytes(content)
+    rule.input = [str(sealed)]
+    with pytest.raises(SystemExit) as ended, rule_job(rule):
+        pytest.fail("the work began")
+    message = capsys.readouterr().err
+    assert ended.value.code == 1 and message.count("\n") == 1
+    assert f"{sealed} is damaged (its bytes are not those that were written): delete it" in message
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_seal_is_seen_by_no_reader_and_goes_where_a_program_changes_the_file(sealed, grows):
+    assert not is_damaged(sealed) and read_h5ad(sealed).shape == (200, 300)
+    assert sealed.read_bytes()[-SEAL_LENGTH:].startswith(b"\nimmunomod crc32 ")
+    with h5py.File(sealed, "r+") as file:
+        file["X/data"][0] = 7.0
+        if grows:
+            file["uns"].create_dataset("more", data=range(1000))
+    assert b"immunomod crc32" not in sealed.read_bytes()
+    assert not is_damaged(sealed) and read_h5ad(sealed).X.data[0] == 7.0
+
+
+def test_a_file_without_a_seal_tells_nothing(tmp_path):
+    (tmp_path / "mine.h5ad").write_bytes(b"x")
+    assert not is_damaged(tmp_path / "mine.h5ad")
+    (tmp_path / "mine.h5ad").write_bytes(b"x" * 100)
+    assert not is_damaged(tmp_path / "mine.h5ad")
+
+
+def test_the_checksum_is_that_of_zlib_in_any_environment(sealed, monkeypatch):
+    monkeypatch.setattr(files, "BYTES_AT_ONCE", 1000)
+    assert not is_damaged(sealed)
+    monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    assert not is_damaged(sealed)
 
 
 def test_what_a_killed_job_of_the_same_outputs_left_is_removed(rule, tmp_path):

@@ -28,7 +28,7 @@ NODES = ("n1", "n2")
 #: What the nodes say they have; they share this machine.
 CPUS, MEMORY_MB = 4, 12_000
 #: A node that is silent for so long is down; a job is told of its end (SIGTERM) so long before it is killed.
-NODE_TIMEOUT_S, KILL_WAIT_S = 5, 3
+NODE_TIMEOUT_S, KILL_WAIT_S = 15, 3
 
 
 def missing() -> str:
@@ -80,7 +80,7 @@ class SlurmCluster:
 
     def call(self, *command: str) -> str:
         """What a command of SLURM prints."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             raise subprocess.SubprocessError(f"{command}: {done.stderr}")
         return done.stdout
@@ -259,11 +259,12 @@ class SlurmCluster:
 
 
 def descendants(process: int) -> list[int]:
-    """A process and all that it started."""
+    """A process and all that it started, itself first."""
     found = [process]
     for name in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in name.read_text().split():
-            found += descendants(int(child))
+        with suppress(OSError):
+            for child in name.read_text().split():
+                found += descendants(int(child))
     return found
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -33,21 +34,23 @@ rule summary:
 """
 
 
-def outer(folder: Path, target: str, *arguments: str) -> str:
-    """Run a workflow that imports this one and ends with one of its files; what it printed."""
-    folder.mkdir()
+def outer(
+    folder: Path, target: str, *arguments: str, added: str = "", environment: Mapping[str, str] = os.environ
+) -> str:
+    """Run a workflow that imports this one, with something added, and ends with one of its files; what it printed."""
+    folder.mkdir(exist_ok=True)
     config = write_tiny_study(folder / "study")
     inner = yaml.safe_load(config.read_text(encoding="utf-8"))
     inner |= {name: f"study/{inner[name]}" for name in ("samples", "contrasts")}
     inner["geo"]["base_url"] = f"study/{inner['geo']['base_url']}"
     (folder / "config.yaml").write_text(yaml.safe_dump({"immunomod": inner}), encoding="utf-8")
-    text = OUTER.format(snakefile=REPOSITORY / "Snakefile", target=target)
+    text = OUTER.format(snakefile=REPOSITORY / "Snakefile", target=target) + added
     (folder / "Snakefile").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--directory", str(folder), "-s", str(folder / "Snakefile")]
     command += ["--cores", "2", *arguments]
-    done = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def test_an_outer_workflow_plans_every_floor_under_its_own_names(tmp_path):
@@ -64,6 +67,38 @@ def test_jobs_run_within_an_outer_workflow(tmp_path):
     outer(folder, '"coculture/results/acquire/GSE900000001/samples/D1_coculture.tsv"')
     assert "D1_coculture" in (folder / "summary.txt").read_text()
     assert not (folder / "results").exists()
+
+
+#: Stands in for SLURM's squeue and scancel: a file holds the numbers of the jobs that run.
+STAND_IN = """#!/bin/sh
+jobs="{jobs}"
+case "$(basename "$0")" in
+  squeue) while read -r number; do echo "$number|$PWD"; done < "$jobs" ;;
+  scancel) for number in "$@"; do sed -i "/^$number$/d" "$jobs"; done ;;
+esac
+"""
+
+
+@pytest.mark.slow
+def test_jobs_that_a_killed_run_left_are_cancelled_as_the_page_says(tmp_path):
+    """Snakemake calls no ``onstart`` of a module, so the outer workflow has three lines of its own."""
+    page = (REPOSITORY / "docs" / "module.md").read_text(encoding="utf-8")
+    (lines,) = [block for block in re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "onstart" in block]
+    jobs, programs, folder = tmp_path / "jobs", tmp_path / "programs", tmp_path / "outer"
+    jobs.write_text("4711\n4712\n")
+    programs.mkdir()
+    for name in ("squeue", "scancel"):
+        (programs / name).write_text(STAND_IN.format(jobs=jobs))
+        (programs / name).chmod(0o755)
+    log = folder / "coculture" / "results" / "logs" / "acquire_sample" / "GSE900000001" / "D1_coculture.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("2026-01-01 00:00:00,000 immunomod: SLURM job 4711 on n1\n")
+    environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    target = '"coculture/results/acquire/GSE900000001/samples/D1_coculture.tsv"'
+    printed = outer(folder, target, added=lines, environment=environment)
+    assert "cancelling SLURM jobs that a former run left: 4711" in printed
+    # 4712 is a job of something else in this folder
+    assert jobs.read_text() == "4712\n" and (folder / "summary.txt").is_file()
 
 
 def test_the_catalog_knows_how_it_is_used(repository):

@@ -25,7 +25,8 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from immunomod.errors import UserError
-from immunomod.files import remove_halves
+from immunomod.files import is_damaged, remove_halves
+from immunomod.parallel import for_each
 
 WATCH_S = 1.0
 #: What file systems answer that refuse to take bytes, and what the user can do about it.
@@ -50,7 +51,8 @@ def share_package_path() -> None:
 def rule_job(snakemake: Any) -> Iterator[None]:
     """Run a rule's work: log messages and warnings go to the rule's log, a :class:`UserError` ends as one message.
 
-    The message stands on standard error and in the log; a fault of our own leaves its traceback in the log too.
+    The message stands on standard error and in the log; a fault of our own leaves its traceback in the log too. Before
+    the work begins, inputs are held against the checksums that their writers noted.
     """
     path = Path(snakemake.log[0])
     try:
@@ -68,6 +70,7 @@ def rule_job(snakemake: Any) -> Iterator[None]:
     end_with_run()
     remove_halves(snakemake.output)
     try:
+        refuse_damaged(snakemake.input, getattr(snakemake, "threads", 1))
         yield
     except UserError as error:
         log.error("error: %s", error)
@@ -138,6 +141,18 @@ def refuse_unwritable(paths: Iterable[str | Path]) -> None:
             raise UserError(f"cannot write into {place}: give yourself the right to, or run in another folder")
 
 
+def refuse_damaged(paths: Iterable[str | Path], threads: int = 1) -> None:
+    """Raise a :class:`UserError` for the first of a job's HDF5 files whose bytes are not those that were written."""
+    files = [path for path in map(Path, paths) if path.suffix in (".h5ad", ".h5") and path.is_file()]
+    for path, damaged in zip(files, for_each(files, is_damaged, threads), strict=True):
+        if damaged:
+            raise _damaged(path, "its bytes are not those that were written")
+
+
+def _damaged(path: Path, how: object) -> UserError:
+    return UserError(f"{path} is damaged ({how}): delete it, then run again. It is then made anew")
+
+
 def damaged_input(paths: Iterable[str]) -> UserError | None:
     """What to tell where a file of the run, which was whole when it was written, is so no more; None where all are.
 
@@ -157,7 +172,7 @@ def damaged_input(paths: Iterable[str]) -> UserError | None:
             elif path.suffix == ".tsv" and not path.stat().st_size:
                 raise OSError("it is empty")
         except (OSError, EOFError, RuntimeError, zlib.error) as error:
-            return UserError(f"{path} is damaged ({error}): delete it, then run again. It is then made anew")
+            return _damaged(path, error)
     return None
 
 

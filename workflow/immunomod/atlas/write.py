@@ -22,6 +22,7 @@ from scipy import sparse
 from immunomod.atlas.compressed import GrowingArray
 from immunomod.atlas.sample_files import COUNTS, EXPRESSION, RowReader, Rows, SampleFile, gene_table, open_samples
 from immunomod.errors import UserError
+from immunomod.files import seal
 from immunomod.parallel import in_background, row_blocks
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class AtlasFile:
                 for name in ("obs", "var", "obsm", "varm", "obsp", "varp", "uns"):
                     stored = getattr(frame, name)
                     write_elem(file, name, stored if name in ("obs", "var") else dict(stored))
+            seal(self._temporary)
             with self._temporary.open("rb+") as handle:
                 os.fsync(handle.fileno())
             self._temporary.replace(self.path)

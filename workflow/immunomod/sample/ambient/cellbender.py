@@ -26,7 +26,7 @@ from scipy import sparse
 
 from immunomod.errors import UserError
 from immunomod.exclusive import COMPARTMENT_OF
-from immunomod.files import atomic_path
+from immunomod.files import atomic_path, seal
 from immunomod.sample.ambient import soupx
 from immunomod.sample.ambient.kinds import (
     NO_KIND,
@@ -85,8 +85,10 @@ def remove_background(
         totals = np.asarray(read_elem(file["X"]).sum(axis=1, dtype=np.int64), dtype=np.int64).ravel()
     if not holds_empty_droplets(totals, lower):
         note = "a matrix without empty droplets, from which CellBender learns the background"
-        with atomic_path(output) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs[_NOT_RUN] = note
+        with atomic_path(output) as temporary:
+            with h5py.File(temporary, "w") as file:
+                file.attrs[_NOT_RUN] = note
+            seal(temporary)
         return note
     if find_spec(_MODULE) is None:
         raise UserError(
@@ -111,6 +113,7 @@ def remove_background(
             )
         with atomic_path(output) as temporary:
             made.replace(temporary)
+            seal(temporary)
     return ""
 
 

@@ -16,10 +16,10 @@ with rule_job(snakemake):
             held = b"\1" * 900_000_000
             time.sleep(8)
         elif kind == "slow" and snakemake.resources.runtime == 1:
-            time.sleep(300)
+            time.sleep(3600)
         elif kind == "wait":
             fault.unlink()
-            time.sleep(300)
+            time.sleep(3600)
     table = read_tsv(snakemake.input[0])
     with atomic_path(snakemake.output[0]) as temporary, temporary.open("w") as handle:
         handle.write("number\tsquare\n")
@@ -28,4 +28,4 @@ with rule_job(snakemake):
             if fault.exists() and fault.read_text() == "half":
                 handle.flush()
                 fault.unlink()
-                time.sleep(300)
+                time.sleep(3600)
