@@ -1,6 +1,6 @@
 """What the choice of library sizes does to genes where a response is strong and one-sided, with known truth.
 
-Run from the repository: ``python benchmarks/library_sizes.py [--studies N]``; five minutes for 20. Writes
+Run from the repository: ``python benchmarks/library_sizes.py [--studies N]``; some minutes for 10. Writes
 ``benchmarks/results/library_sizes.tsv``.
 
 The studies are drawn after the pseudobulks of two classes of GSE96583 (8 donors, interferon beta against none,
@@ -126,7 +126,7 @@ def measure(cell_class: str, method: str, libraries: str, studies: int) -> list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=20)
+    parser.add_argument("--studies", type=int, default=10)
     options = parser.parse_args()
     rows = [
         row
