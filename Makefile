@@ -93,6 +93,7 @@ ATLAS_CELLS ?= 20000
 CONTESTANTS ?=
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/calibration/run.py $(if $(wildcard $(KANG)),--kang $(KANG))
+	$(BIN)/python benchmarks/library_sizes.py
 	$(BIN)/python benchmarks/demo_recovery.py
 	$(BIN)/python benchmarks/potency.py
 	$(BIN)/python benchmarks/doublets.py

@@ -32,7 +32,7 @@ PLANTED = {
     "CD14_monocyte": ("immune", "monocyte", {"imm_mac_M1": -1.5, "imm_ifng_response": -1.0}),
 }
 DESIGNS = (
-    *((f"{n} pairs", n, n, True) for n in (3, 4, 6, 8)),
+    *((f"{n} pairs", n, n, True) for n in (2, 3, 4, 6, 8)),
     *((f"{n} v {m}, unpaired", n, m, False) for n, m in ((3, 3), (4, 4), (6, 6), (3, 5), (8, 4))),
 )
 CHANGED = 4

@@ -19,6 +19,7 @@ from controls import leakage_only, programme_controls, sign_flips, thinned_arm
 from floor import designs, detection, whole_floor
 from moderation import moderation
 from real import real_controls
+from trends import trends
 
 from immunomod.files import read_tsv, write_tsv
 from synthesis import leave_one_dataset, meta_analysis
@@ -29,6 +30,7 @@ REAL = "real"
 EXPERIMENTS: dict[str, tuple[Callable[[int], list[dict]], float]] = {
     "moderation": (moderation, 20),
     "designs": (designs, 5),
+    "trends": (trends, 20),
     "detection": (detection, 1),
     "whole_floor": (whole_floor, 1),
     "cells": (cells_as_replicates, 5),

@@ -18,7 +18,7 @@ N_DRAWS = 250
 def battery(repository):
     """The scripts of benchmarks/calibration, which import each other by their plain names."""
     folder = str(repository / "benchmarks" / "calibration")
-    names = ("cells", "common", "controls", "floor", "moderation", "real", "run", "synthesis")
+    names = ("cells", "common", "controls", "floor", "moderation", "real", "run", "synthesis", "trends")
     sys.path.insert(0, folder)
     before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     try:

@@ -24,6 +24,7 @@ from immunomod.contrast.model import (
     relabelling_p,
     sign_flip_p,
     unequal_variances,
+    variance_of_slopes,
 )
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -247,3 +248,36 @@ def test_benjamini_hochberg_equals_statsmodels_and_passes_over_missing_values():
     fdr = benjamini_hochberg(p_values)
     np.testing.assert_allclose(fdr[known], multipletests(p_values[known], method="fdr_bh")[1])
     assert np.isnan(fdr[~known]).all()
+
+
+def test_slopes_of_donors_with_two_values_are_pairs():
+    rng = np.random.default_rng(3)
+    response, effect = rng.normal(size=(10, 4)), np.tile([0.0, 2.0], 5)
+    blocks = np.repeat(np.arange(5), 2)
+    variance, df = variance_of_slopes(response, effect, np.eye(5)[blocks], blocks)
+    fit = fit_linear(response, effect, np.eye(5)[blocks])
+    np.testing.assert_allclose(variance, fit.variance * fit.unscaled)
+    assert df == fit.df == 4
+
+
+def test_slopes_of_donors_are_summary_measures():
+    """At the same doses the test is the t test of the donors' own slopes."""
+    rng = np.random.default_rng(4)
+    dose, donor = np.tile([0.0, 0.1, 1.0], 4), np.repeat(np.arange(4), 3)
+    response = rng.normal(size=(12, 3)) + np.outer(dose, [0.0, 1.0, 2.0])
+    variance, df = variance_of_slopes(response, dose, np.eye(4)[donor], donor)
+    slopes = np.array([np.polyfit(dose[:3], response[donor == one], 1)[0] for one in range(4)])
+    np.testing.assert_allclose(variance, slopes.var(axis=0, ddof=1) / 4)
+    np.testing.assert_allclose(fit_linear(response, dose, np.eye(4)[donor]).estimate, slopes.mean(axis=0))
+    assert df == 3
+
+
+@pytest.mark.parametrize("spans", [(1.0, 1.0, 1.0, 1.0), (0.5, 1.0, 1.0, 2.0)])
+def test_the_variance_of_slopes_is_unbiased_where_slopes_vary(spans):
+    rng = np.random.default_rng(5)
+    dose = np.concatenate([np.array([0.0, 0.5, 1.0]) * span for span in spans])
+    donor = np.repeat(np.arange(4), 3)
+    response = dose[:, None] * rng.normal(size=(4, 20_000))[donor]
+    variance, _ = variance_of_slopes(response, dose, np.eye(4)[donor], donor)
+    estimate = fit_linear(response, dose, np.eye(4)[donor]).estimate
+    assert variance.mean() == pytest.approx(estimate.var(), rel=0.03)

@@ -9,6 +9,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from immunomod.cli import app
+from immunomod.contrast.model import fit_linear, variance_of_slopes
 from immunomod.errors import UserError
 from immunomod.files import read_tsv, write_tsv
 from immunomod.simulate.donors import (
@@ -135,6 +136,37 @@ def test_spread_is_recovered_without_bias_and_whatever_the_order():
     pd.testing.assert_frame_equal(residual_sd(table), residual_sd(swapped))
 
 
+def test_the_spread_of_a_trend_is_that_of_the_donors_slopes():
+    rng = np.random.default_rng(2)
+    rows = [
+        ("q", "d", "MSC", "p", f"s{donor}{dose}", f"D{donor}", str(dose), rng.normal() + dose, 0.0)
+        for donor in range(5)
+        for dose in (0.0, 0.1, 1.0)
+    ]
+    table = pd.DataFrame(rows, columns=[*KEY, "sample", "block", "arm", "score", "common_se"])
+    row = residual_sd(table).iloc[0]
+    slopes = [np.polyfit([0.0, 0.1, 1.0], part["score"], 1)[0] for _, part in table.groupby("block")]
+    assert (row["design"], row["donors_now"], row["df"]) == ("trend", 5, 4)
+    assert row["sd"] == pytest.approx(np.std(slopes, ddof=1))
+    one_each = residual_sd(table.groupby("block").head(1))
+    assert donor_numbers(one_each, [1.0])["status"].tolist() == ["unreplicated"]
+
+
+def test_donors_for_a_trend_find_it_as_often_as_planned():
+    """The number for 80% power, on simulated studies tested as the workflow tests trends, without moderation."""
+    rng = np.random.default_rng(6)
+    doses, noise, spread = np.array([0.0, 0.5, 1.0]), 0.1, 0.5
+    sd = np.sqrt(spread**2 + noise**2 / ((doses - doses.mean()) ** 2).sum())
+    n = donors_needed(1.0, sd, True)
+    donor = np.repeat(np.arange(n), 3)
+    slope = 1.0 + rng.normal(0, spread, (n, 4000))
+    response = np.tile(doses, n)[:, None] * slope[donor] + rng.normal(0, noise, (3 * n, 4000))
+    effect, nuisance = np.tile(doses, n), np.eye(n)[donor]
+    variance, df = variance_of_slopes(response, effect, nuisance, donor)
+    found = fit_linear(response, effect, nuisance).estimate / np.sqrt(variance) > stats.t.isf(0.025, df)
+    assert found.mean() == pytest.approx(t_power(1.0, sd, n, True), abs=0.02)
+
+
 def test_every_programme_has_an_answer_or_the_words_why_not():
     table = pd.concat(
         [
@@ -148,12 +180,13 @@ def test_every_programme_has_an_answer_or_the_words_why_not():
     )
     found = donor_numbers(residual_sd(table), [1.0], max_donors=20).set_index("program")
     assert found["status"].to_dict() == {
-        "fine": "tested", "lone": "unreplicated", "dose": "trend", "wild": "too_many", "leaky": "too_many",
+        "fine": "tested", "lone": "unreplicated", "dose": "tested", "wild": "too_many", "leaky": "too_many",
         "two": "tested",
     }  # fmt: skip
     assert found.at["wild", "reason"] == "no number of donors up to 20 has a power of 0.8"
     assert "partner RNA, 0.90 log2" in found.at["leaky", "reason"]
-    assert found.loc[["lone", "dose", "wild", "leaky"], "donors"].isna().all()
+    assert found.loc[["lone", "wild", "leaky"], "donors"].isna().all()
+    assert found.at["dose", "donors"] == donors_needed(1.0, found.at["dose", "sd"], True)
     assert found.at["fine", "donors"] == donors_needed(1.0, found.at["fine", "sd"], True)
     assert found.at["fine", "donors_cautious"] >= found.at["fine", "donors"]
     assert found.at["fine", "power_now"] == pytest.approx(t_power(1.0, found.at["fine", "sd"], 4, True))

@@ -1,5 +1,7 @@
 """Variance components: against analysis of variance, MixedLM, brute force, and simulation with known components."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,6 +69,26 @@ def test_unbalanced_designs_equal_mixedlm(seed):
         "source": float(model.cov_re.iloc[0, 0]), "donor": float(model.vcomp[0]), "culture": float(model.scale),
     }  # fmt: skip
     assert by_name(contrasts) == pytest.approx(expected, rel=2e-3, abs=2e-4)
+
+
+@pytest.mark.parametrize("study", range(1, 7))
+def test_crossed_designs_equal_lme4(study):
+    """R's lme4 on single cultures; donors of a source lie in several data sets. ``reference`` has script and values."""
+    folder = Path(__file__).parent / "reference"
+    cultures = pd.read_csv(folder / "variance_cultures.tsv", sep="\t").query("study == @study")
+    expected = pd.read_csv(folder / "variance_lme4.tsv", sep="\t").query("study == @study")
+    units = cultures.groupby(["donor", "dataset"]).agg(source=("source", "first"), y=("y", "mean"), n=("y", "size"))
+    units = units.reset_index()
+    within = cultures["y"] - cultures.groupby(["donor", "dataset"])["y"].transform("mean")
+    df = len(cultures) - len(units)
+    groupings = {name: units[name].tolist() for name in ("dataset", "donor", "source")}
+    contrasts, left_out = error_contrasts(
+        units["y"].to_numpy(), groupings, "culture", 1 / units["n"].to_numpy(), float((within**2).sum()) / df, df
+    )
+    assert left_out == {}
+    assert by_name(contrasts) == pytest.approx(
+        dict(zip(expected["component"], expected["variance"], strict=True)), rel=2e-3, abs=2e-4
+    )
 
 
 def test_the_restricted_likelihood_has_no_higher_point():

@@ -397,6 +397,8 @@ def _absence(contrast: Contrast, units: pd.DataFrame, cell_class: str) -> str:
     return ""
 
 
+# formulaic would write these columns, but a covariate that blocks span (every one that is constant in a donor) must be
+# found numerically and named all the same, and an unknown number or an empty level keeps its unit
 def _nuisance(contrast: Contrast, units: pd.DataFrame, is_paired: bool) -> tuple[Floats, tuple[str, ...], list[str]]:
     """Independent columns beside the effect's, the covariates among them, and the covariates that add nothing."""
     base = _indicators(units["block"]) if is_paired else np.ones((len(units), 1))

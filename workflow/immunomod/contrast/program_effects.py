@@ -29,6 +29,7 @@ from immunomod.contrast.model import (
     relabelling_p,
     sign_flip_p,
     unequal_variances,
+    variance_of_slopes,
 )
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.program_enrichment import COLUMNS as ENRICHMENT_COLUMNS
@@ -288,8 +289,13 @@ def residual_variance(design: Design, scores: Floats, fit: LinearFit) -> tuple[F
     """Residual variances and their degrees of freedom, one per programme.
 
     Those of least squares; of unpaired arms of different size, each with a variance of its own, the residual variance
-    that gives the difference of their means the variance it has.
+    that gives the difference of their means the variance it has; of a trend within donors, the one that gives the mean
+    slope the variance which the donors' slopes show.
     """
+    if design.is_paired and "value" in design.units:
+        blocks = design.units["block"].to_numpy()
+        variance, df = variance_of_slopes(scores, design.effect, design.nuisance, blocks)
+        return variance / fit.unscaled, np.full(len(variance), df)
     in_test = (design.units["arm"] == TEST).to_numpy()
     if design.is_paired or "value" in design.units or design.nuisance.shape[1] > 1 or 2 * in_test.sum() == len(in_test):
         return fit.variance, np.full(len(fit.variance), float(fit.df))

@@ -1,8 +1,9 @@
 """``immunomod simulate --power``: how many donors does an effect need, from a study's own variance or the simulator's.
 
 *From a finished run* the variation between donors is that of its replicate scores (``program_scores.tsv``): the
-residual variance of each programme in each data set and class, paired as the run paired it. *From the simulator* it is
-the variance of simulated studies, and their own tests count how often a study of each size finds the effect.
+residual variance of each programme in each data set and class, paired as the run paired it; for a trend within donors
+it is that of their slopes. *From the simulator* it is the variance of simulated studies, and their own tests count how
+often a study of each size finds the effect.
 
 Numbers of donors follow in closed form (:mod:`.t_power`). A variance that few donors gave is itself uncertain, so each
 number stands beside a cautious one, from the upper 80% limit of the standard deviation. The effect is asked for and
@@ -31,7 +32,7 @@ COLUMNS = [
     *("source", *KEY, "design", "donors_now", "sd", "df", "sd_upper", "common_se", "effect", "power_now"),
     *("donors", "donors_cautious", "donors_simulated", "status", "reason"),
 ]
-TESTED, UNREPLICATED, TOO_MANY, NOT_ASKED = "tested", "unreplicated", "too_many", "trend"
+TESTED, UNREPLICATED, TOO_MANY = "tested", "unreplicated", "too_many"
 #: Sizes of simulated studies.
 SIMULATED = (2, 3, 4, 6, 8)
 
@@ -47,14 +48,17 @@ def residual_sd(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     One row per contrast, data set, class and programme: ``design`` (``paired``, ``unpaired`` or ``trend``),
-    ``donors_now`` (pairs, or replicates of the smaller arm), ``sd`` (log2 units; of the differences between a pair's
-    arms if paired, else inside an arm; NaN where nothing is left to estimate it from), ``df``, ``common_se``.
+    ``donors_now`` (pairs, replicates of the smaller arm, or donors with a slope), ``sd`` (log2 units; of the
+    differences between a pair's arms if paired, of the donors' slopes for a trend, else inside an arm; NaN where
+    nothing is left to estimate it from), ``df``, ``common_se``.
     """
     rows = []
     for key, part in scores.groupby(KEY, sort=True):
         named = dict(zip(KEY, key, strict=True)) | {"common_se": float(part["common_se"].fillna(0.0).iloc[0])}
         if not part["arm"].isin([TEST, REFERENCE]).all():
-            rows.append(named | {"design": "trend", "donors_now": part["block"].nunique(), "sd": np.nan, "df": 0})
+            slopes = donor_slopes(part)
+            sd = float(slopes.std()) if len(slopes) > 1 else np.nan
+            rows.append(named | {"design": "trend", "donors_now": len(slopes), "sd": sd, "df": max(len(slopes) - 1, 0)})
             continue
         in_test = (part["arm"] == TEST).to_numpy()
         both = part.groupby("block")["arm"].nunique()
@@ -68,6 +72,18 @@ def residual_sd(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEY, "design", "donors_now", "sd", "df", "common_se"])
 
 
+def donor_slopes(scores: pd.DataFrame) -> pd.Series:
+    """Least-squares slope of each donor (``block``) that has two or more values of the variable (``arm``, as text).
+
+    The workflow tests the mean of these; that of donors with one value each is not planned here.
+    """
+    values = scores.assign(value=scores["arm"].astype(float))
+    centred = values["value"] - values.groupby("block")["value"].transform("mean")
+    products = pd.DataFrame({"xy": centred * values["score"], "xx": centred**2}).groupby(values["block"]).sum()
+    kept = products[products["xx"] > 0]
+    return kept["xy"] / kept["xx"]
+
+
 def donor_numbers(
     spread: pd.DataFrame, effects: Sequence[float], target: float = 0.8, alpha: float = ALPHA, max_donors: int = 100
 ) -> pd.DataFrame:
@@ -78,7 +94,7 @@ def donor_numbers(
     spread
         The standard deviations.
     effects
-        Log2 changes, their signs of no matter.
+        Log2 changes, their signs of no matter; for a trend per unit of its variable.
     target, alpha, max_donors
         Power that is asked for; level of the test; the largest number that is looked at.
 
@@ -94,14 +110,14 @@ def donor_numbers(
     for number, (design, sd, df, common, now) in enumerate(spread[columns].itertuples(index=False)):
         for effect in effects:
             row = {"effect": effect, "status": TESTED, "reason": ""}
-            if design == "trend":
-                reason = "a slope has no change to ask for; name two levels in a contrast"
-                row |= {"status": NOT_ASKED, "reason": reason}
+            if design == "trend" and df < 1:
+                reason = "no two donors have several values of the variable, so that nothing tells how slopes differ"
+                row |= {"status": UNREPLICATED, "reason": reason}
             elif df < 1 or not np.isfinite(sd):
                 reason = "too few replicates to tell how much donors differ; two donors in each arm are the least"
                 row |= {"status": UNREPLICATED, "reason": reason}
             else:
-                asked = _Question(effect, design == "paired", target, alpha, max_donors, common)
+                asked = _Question(effect, design != "unpaired", target, alpha, max_donors, common)
                 row |= _numbers(asked, sd, df, now)
             rows.append({"row": number} | row)
     answers = pd.DataFrame(rows, columns=["row", *(name for name in COLUMNS if name not in (*spread, "source"))])

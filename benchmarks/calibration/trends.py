@@ -1,0 +1,59 @@
+"""Trends over a dose: rejection and coverage, where donors' slopes differ.
+
+Each donor has cultures at doses 0, 0.5 and 1. Scores of twenty programmes vary by 0.08 log2 between a donor's cultures;
+slopes vary between donors by 0.1, and where a programme changes by 1 log2 per unit of dose by 0.3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from common import ALPHA, record
+from scipy import stats
+
+from immunomod.contrast.model import fit_linear, moderate_among_like_effects, variance_of_slopes
+
+DOSES = (0.0, 0.5, 1.0)
+COUNT = 20
+NOISE, SLOPE_SD, CHANGED_SLOPE_SD = 0.08, 0.1, 0.3
+
+
+def draw(rng: np.random.Generator, donors: int, changed: np.ndarray) -> np.ndarray:
+    """Scores: donors x doses (units of a donor adjoin), programmes."""
+    slope = changed + rng.normal(size=(donors, COUNT)) * np.where(changed, CHANGED_SLOPE_SD, SLOPE_SD)
+    dose = np.tile(DOSES, donors)[:, None]
+    return np.asarray(dose * slope.repeat(len(DOSES), axis=0) + rng.normal(0, NOISE, (donors * len(DOSES), COUNT)))
+
+
+def trends(repeats: int) -> list[dict]:
+    """By the variance of the donors' slopes, as the contrast floor does, and by the residuals of one common slope."""
+    rows = []
+    for donors in (3, 4, 6, 8):
+        dose, donor = np.tile(DOSES, donors), np.arange(donors).repeat(len(DOSES))
+        nuisance = np.eye(donors)[donor]
+        for n_changed in (0, 4):
+            changed = np.arange(COUNT) < n_changed
+            rejected: dict[str, list] = {"slopes of donors": [], "residuals of one slope": []}
+            covered: dict[str, list] = {name: [] for name in rejected}
+            for repeat in range(repeats):
+                scores = draw(np.random.default_rng([41, donors, n_changed, repeat]), donors, changed)
+                fit = fit_linear(scores, dose, nuisance)
+                of_slopes, df = variance_of_slopes(scores, dose, nuisance, donor)
+                for name, variance, freedom in (
+                    ("slopes of donors", of_slopes / fit.unscaled, df),
+                    ("residuals of one slope", fit.variance, float(fit.df)),
+                ):
+                    moderated, total = moderate_among_like_effects(
+                        fit.estimate, variance, np.full(COUNT, freedom), fit.unscaled
+                    )
+                    error = np.sqrt(moderated * fit.unscaled)
+                    p_value = 2 * stats.t.sf(np.abs(fit.estimate / error), total)
+                    rejected[name].append((p_value < ALPHA)[~changed])
+                    inside = np.abs(fit.estimate - changed) < stats.t.ppf(0.975, total) * error
+                    covered[name].append(inside[changed])
+            kind = f"{n_changed} of {COUNT} changed" if n_changed else "nothing changed"
+            for name in rejected:
+                where = f"{donors} donors, doses 0, 0.5, 1; {kind}; {name}"
+                rows.append(record("trends", where, "null_rejection", rejected[name]))
+                if n_changed:
+                    rows.append(record("trends", where, "coverage", covered[name]))
+    return rows
