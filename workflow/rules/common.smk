@@ -1,11 +1,39 @@
 # What every rule needs: the validated run, the constraints on names, and the package on the path of every script.
 import re
 import sys
+import tarfile
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.sourcecache import HostingProviderFile
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+
+def repository_of(rules):
+    """The folder of the repository that these rules are of.
+
+    Snakemake reads a workflow that is deployed from a host (``github(...)``) file by file out of a bare clone. The
+    package and its tables need files, so that revision is unpacked beside the clone, once.
+    """
+    if not isinstance(rules, HostingProviderFile):
+        return Path(rules.get_path_or_uri(secret_free=True)).resolve().parents[1]
+    clone = rules.hosted_repo.repo
+    revision = clone.commit(rules.ref).hexsha
+    folder = Path(workflow.sourcecache.cache_path) / "immunomod" / revision
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as fresh, tempfile.TemporaryFile() as packed:
+            clone.archive(packed, revision, format="tar")
+            packed.seek(0)
+            with tarfile.open(fileobj=packed) as archive:
+                archive.extractall(Path(fresh) / revision, filter="data")
+            with suppress(OSError):  # another process was faster
+                (Path(fresh) / revision).rename(folder)
+    return folder
+
+
+sys.path.insert(0, str(repository_of(workflow.current_basedir) / "workflow"))
 
 from immunomod.claims import SHIPPED as SHIPPED_CLAIMS
 from immunomod.cluster import cancel_left_jobs, largest_mb, reading_memory_mb
