@@ -28,6 +28,7 @@ def repository_of(rules):
             packed.seek(0)
             with tarfile.open(fileobj=packed) as archive:
                 archive.extractall(Path(fresh) / revision, filter="data")
+            (Path(fresh) / revision / ".revision").write_text(revision, encoding="utf-8")
             with suppress(OSError):  # another process was faster
                 (Path(fresh) / revision).rename(folder)
     return folder
@@ -62,7 +63,9 @@ ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
 PROGRAM_TABLES = ["program_effects", "program_scores", "program_genes", "program_enrichment"]
 CONTRAST_TABLES = [*PROGRAM_TABLES, "composition", "fractions", "communication", "design", "gene_tests"]
 POTENCY_TABLES = ["potency", "suppression", "variance"]
-CLAIM_TABLES = [str(SHIPPED_CLAIMS / name) for name in ("claims.tsv", "evidence.tsv")]
+# What a run writes may go to a store (--default-storage-provider); what it is told lies where the workflow runs.
+SHEETS = local([RUN.config["samples"], RUN.config["contrasts"]])
+CLAIM_TABLES = local([str(SHIPPED_CLAIMS / name) for name in ("claims.tsv", "evidence.tsv")])
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 
