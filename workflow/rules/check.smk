@@ -4,7 +4,7 @@
 rule check_study:
     input:
         sheets=SHEETS,
-        tables=local(RUN.tables),
+        tables=told(RUN.tables),
         local=local([path for dataset in RUN.datasets for path in RUN.local_sources(dataset)]),
     output:
         problems="<results>/check/problems.tsv",

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import sourcecache_entry
 from snakemake.sourcecache import HostingProviderFile
 
 
@@ -32,6 +33,13 @@ def repository_of(rules):
             with suppress(OSError):  # another process was faster
                 (Path(fresh) / revision).rename(folder)
     return folder
+
+
+def told(paths):
+    """Tables that tell the workflow what to do. Where results go to a store, they go to jobs with the workflow itself."""
+    if workflow.storage_settings.default_storage_provider is None:
+        return list(paths)
+    return [sourcecache_entry(path, path) for path in paths]
 
 
 sys.path.insert(0, str(repository_of(workflow.current_basedir) / "workflow"))
@@ -63,9 +71,8 @@ ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
 PROGRAM_TABLES = ["program_effects", "program_scores", "program_genes", "program_enrichment"]
 CONTRAST_TABLES = [*PROGRAM_TABLES, "composition", "fractions", "communication", "design", "gene_tests"]
 POTENCY_TABLES = ["potency", "suppression", "variance"]
-# What a run writes may go to a store (--default-storage-provider); what it is told lies where the workflow runs.
-SHEETS = local([RUN.config["samples"], RUN.config["contrasts"]])
-CLAIM_TABLES = local([str(SHIPPED_CLAIMS / name) for name in ("claims.tsv", "evidence.tsv")])
+SHEETS = told([RUN.config["samples"], RUN.config["contrasts"]])
+CLAIM_TABLES = told([str(SHIPPED_CLAIMS / name) for name in ("claims.tsv", "evidence.tsv")])
 ENVIRONMENT = "../../envs/immunomod.yaml"
 
 

@@ -46,7 +46,7 @@ class Executor(RemoteExecutor):
             process = subprocess.Popen(
                 ["/bin/sh", "-c", self.format_job_exec(job)],
                 cwd=pod,
-                env=os.environ | {"HOME": str(pod), "XDG_CACHE_HOME": str(pod / ".cache")},
+                env=os.environ | self.envvars() | {"HOME": str(pod), "XDG_CACHE_HOME": str(pod / ".cache")},
                 stdout=log,
                 stderr=log,
             )
