@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
+from support.deployment import program_of
 from support.hosted import ADDRESS, TAG, Host, host_repository
 from support.tiny_study import final_tables, write_tiny_study
 from support.workflow import REPOSITORY, snakemake
@@ -42,10 +41,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def snakedeploy() -> str:
-    program = Path(os.environ.get("IMMUNOMOD_SNAKEDEPLOY", REPOSITORY / ".venv-snakedeploy" / "bin" / "snakedeploy"))
-    if not program.is_file():
-        pytest.skip("needs snakedeploy in an environment of its own: make env-snakedeploy")
-    return str(program)
+    return program_of("snakedeploy")
 
 
 def test_a_hosted_workflow_is_unpacked_once_and_plans_every_floor(host, tmp_path):
