@@ -71,7 +71,6 @@ def test_the_linter_has_nothing_to_say(repository):
 
 def carry_out(command: str, root: Path, **environment: str) -> None:
     """Run a step with /opt under another folder."""
-    # not at the #! line of a script, which must name an interpreter by the path that it will have
     moved = re.sub(r"(?<![\w/])/opt/", f"{root}/opt/", command)
     done = subprocess.run(
         ["sh", "-euc", moved], env=os.environ | environment, capture_output=True, text=True, check=False

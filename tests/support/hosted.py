@@ -28,9 +28,9 @@ class Host:
         return done.stdout + done.stderr
 
 
-def host_repository(folder: Path) -> Host:
-    """Put the files that git knows, as they are now, onto a host under one commit, tagged :data:`TAG`."""
-    copy = folder / "github.com" / "lab" / "immunomod"
+def host_repository(folder: Path, copy: Path | None = None) -> Host:
+    """Put the files that git knows, as they are now, onto the host (or elsewhere) under a commit, tagged :data:`TAG`."""
+    copy = copy or folder / "github.com" / "lab" / "immunomod"
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
         source = REPOSITORY / name
