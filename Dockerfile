@@ -9,9 +9,10 @@ RUN python -m venv /opt/venv \
 
 FROM ${PYTHON}
 # Snakemake asks git for the files that a job without a shared file system needs.
+# The storage plugin fs copies with rsync.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git \
+    && apt-get install --yes --no-install-recommends git rsync \
     && rm -rf /var/lib/apt/lists/*
 # Whichever user the container is run as may write its caches; files of the workflow stay root's.
 RUN useradd --uid 1000 --create-home immunomod && chmod 1777 /home/immunomod

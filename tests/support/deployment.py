@@ -14,7 +14,9 @@ def environment() -> Path:
     """The environment; the test skips where there is none."""
     folder = Path(os.environ.get("IMMUNOMOD_DEPLOYMENT", REPOSITORY / ".venv-deployment"))
     if not (folder / "bin" / "python").exists():
-        pytest.skip("needs snakedeploy, hadolint and an S3 store in an environment of their own: make env-deployment")
+        pytest.skip(
+            "needs snakedeploy, hadolint and a storage plugin in an environment of their own: make env-deployment"
+        )
     return folder
 
 

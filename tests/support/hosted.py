@@ -29,7 +29,7 @@ class Host:
 
 
 def host_repository(folder: Path, copy: Path | None = None) -> Host:
-    """Put the files that git knows, as they are now, onto the host (or elsewhere) under a commit, tagged :data:`TAG`."""
+    """Put the files that git knows, as they are now, onto the host (or elsewhere) in a commit, tagged :data:`TAG`."""
     copy = copy or folder / "github.com" / "lab" / "immunomod"
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
