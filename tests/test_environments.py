@@ -8,7 +8,11 @@ import tomllib
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
+CONDA_FILES = ("cellbender.yaml", "immunomod.yaml", "scvi.yaml")
+#: A conda requirement as this repository writes them: a name and bounds, and nothing that a solver may read otherwise.
+REQUIREMENT = re.compile(r"[a-z0-9][a-z0-9._-]*( (>=|<)[0-9]+(\.[0-9]+)*(,(>=|<)[0-9]+(\.[0-9]+)*)*)?")
 CONDA_NAMES = {
     "igraph": "python-igraph",
     "isal": "python-isal",
@@ -102,3 +106,72 @@ def test_the_lock_of_scvi_holds_versions_alone(repository):
     lines = (repository / "envs" / "scvi.lock").read_text().splitlines()
     assert any(line.startswith("scvi-tools==") for line in lines)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+-]+", line) for line in lines)
+
+
+def locked(repository, name):
+    """Package -> version of a lock."""
+    text = (repository / "envs" / name).read_text()
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\\n]+)", text, flags=re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, version in found}
+
+
+def test_every_rule_names_an_environment_that_there_is_and_every_environment_is_named(repository):
+    folder = repository / "workflow" / "rules"
+    (shared,) = re.findall(r'^ENVIRONMENT = "(.*)"$', (folder / "common.smk").read_text(), flags=re.MULTILINE)
+    named = set()
+    for path in folder.glob("*.smk"):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            if "script:" not in rule:
+                continue
+            (given,) = re.findall(r"^    conda:\n        (.*)$", rule, flags=re.MULTILINE)
+            named.add((folder / (shared if given == "ENVIRONMENT" else given.strip('"'))).resolve())
+    assert named == {repository / "envs" / name for name in CONDA_FILES}
+    assert {path.name for path in (repository / "envs").glob("*.yaml")} == set(CONDA_FILES)
+
+
+@pytest.mark.parametrize("name", CONDA_FILES)
+def test_conda_can_read_the_file(repository, name):
+    """No channel is reached where the tests run, so what can be seen without one: keys, channels, requirements."""
+    content = yaml.safe_load((repository / "envs" / name).read_text())
+    assert list(content) == ["channels", "dependencies"]
+    # with strict priorities a package is taken from the first channel that has it
+    assert content["channels"] == ["conda-forge", "bioconda", "nodefaults"]
+    *listed, last = content["dependencies"]
+    if isinstance(last, str):
+        listed.append(last)
+    else:
+        assert list(last) == ["pip"] and "pip" in listed
+        assert all(re.fullmatch(r"[a-z-]+>=[0-9.]+", line) for line in last["pip"])
+    assert all(REQUIREMENT.fullmatch(line) for line in listed), listed
+    names = [line.split(" ")[0] for line in listed]
+    assert names[0] == "python" and names[1:] == sorted(set(names[1:]))
+
+
+@pytest.mark.parametrize(("name", "lock"), [("immunomod.yaml", "immunomod.lock"), ("scvi.yaml", "scvi.lock")])
+def test_what_is_locked_is_what_conda_may_choose(repository, name, lock):
+    listed = yaml.safe_load((repository / "envs" / name).read_text())["dependencies"]
+    lines = [line for line in listed if isinstance(line, str)]
+    lines += [line for entry in listed if isinstance(entry, dict) for line in entry["pip"]]
+    pinned = locked(repository, lock)
+    of_pypi = {conda: package for package, conda in CONDA_NAMES.items()}
+    for line in lines:
+        package, bounds = re.fullmatch(r"([a-z0-9-]+) ?(.*)", line).groups()
+        if package not in ("python", "pip"):
+            version = pinned[of_pypi.get(package, package)]
+            assert SpecifierSet(bounds).contains(version), f"{name} asks for {line}, {lock} holds {version}"
+
+
+def test_the_heavy_parts_stay_out_of_the_common_environment(repository):
+    heavy = {"torch", "scvi-tools", "lightning", "jax", "cellbender", "pyro-ppl"}
+    for lock in ("immunomod.lock", "dev.lock"):
+        assert not heavy & set(locked(repository, lock))
+    assert "scvi-tools" in locked(repository, "scvi.lock")
+
+
+def test_make_env_scvi_installs_what_the_conda_file_lists(repository):
+    listed = yaml.safe_load((repository / "envs" / "scvi.yaml").read_text())["dependencies"]
+    conda = {line.split(" ")[0] for line in listed if isinstance(line, str)} - {"python", "pip"}
+    (line,) = re.findall(r"pip install .*-c envs/scvi.lock (.*)$", (repository / "Makefile").read_text(), re.MULTILINE)
+    installed = set(line.replace('"$(TORCH)"', "").split())
+    # scvi-tools brings numpy, pandas and scipy itself
+    assert installed == conda - {"numpy", "pandas", "scipy"} | {"scvi-tools"}

@@ -105,8 +105,16 @@ def test_the_catalog_knows_how_it_is_used(repository):
     """The keys that the catalog reads, and the files that it looks for."""
     catalog = yaml.safe_load((repository / ".snakemake-workflow-catalog.yml").read_text())
     assert set(catalog) == {"usage"}
-    assert catalog["usage"] == {"software-stack-deployment": {"conda": True}, "report": True}
-    for name in ("Snakefile", "config/config.yaml", "config/README.md", "README.md", "LICENSE"):
+    usage = catalog["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(usage["mandatory-flags"]) == {"desc", "flags"} and usage["report"] is True
+    # rules name conda environments and no images
+    deployment = {"conda": True, "apptainer": False, "apptainer+conda": False}
+    assert usage["software-stack-deployment"] == deployment
+    # it looks for workflow/Snakefile, where there is a folder workflow/, and for these two words in the README
+    readme = (repository / "README.md").read_text().lower()
+    assert "snakemake" in readme and "workflow" in readme
+    for name in ("Snakefile", "workflow/Snakefile", "config/config.yaml", "config/README.md", "README.md", "LICENSE"):
         assert (repository / name).is_file()
 
 

@@ -97,7 +97,7 @@ def test_lint_is_clean(repository):
 
 def test_formatting_is_clean(repository):
     done = subprocess.run(
-        [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow/rules"],
+        [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow/Snakefile", "workflow/rules"],
         cwd=repository,
         capture_output=True,
         text=True,

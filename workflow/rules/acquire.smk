@@ -5,7 +5,7 @@
 # samples need is fetched by the first that asks, while the others wait.
 rule acquire_sample:
     input:
-        local=lambda wildcards: RUN.local_files(wildcards.sample),
+        local=lambda wildcards: local(RUN.local_files(wildcards.sample)),
     output:
         manifest="<results>/acquire/{dataset}/samples/{sample}.tsv",
     log:

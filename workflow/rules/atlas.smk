@@ -11,8 +11,8 @@ rule build_atlas:
             bool(IntegrationSettings.from_config(RUN.config["atlas"]).learned),
             then="<results>/atlas/{atlas}/scvi.h5ad",
         ),
-        overrides=lambda wildcards: RUN.overrides_of(wildcards.atlas),
-        witnesses=RUN.witnesses,
+        overrides=lambda wildcards: told(RUN.overrides_of(wildcards.atlas)),
+        witnesses=local(RUN.witnesses),
     output:
         atlas="<results>/atlas/{atlas}.h5ad",
         integration=report(

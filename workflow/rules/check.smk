@@ -3,9 +3,9 @@
 
 rule check_study:
     input:
-        sheets=[RUN.config["samples"], RUN.config["contrasts"]],
-        tables=RUN.tables,
-        local=[path for dataset in RUN.datasets for path in RUN.local_sources(dataset)],
+        sheets=SHEETS,
+        tables=told(RUN.tables),
+        local=local([path for dataset in RUN.datasets for path in RUN.local_sources(dataset)]),
     output:
         problems="<results>/check/problems.tsv",
         coverage="<results>/check/coverage.tsv",

@@ -135,7 +135,7 @@ rule test_diseases:
         pseudobulks=lambda wildcards: collect(
             "<results>/pseudobulk/{dataset}.h5ad", dataset=RUN.datasets_of_contrast(wildcards.contrast)
         ),
-        tables=RUN.disease_tables,
+        tables=told(RUN.disease_tables),
     output:
         disease=report(
             "<results>/contrasts/{contrast}/disease.tsv",

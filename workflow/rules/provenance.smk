@@ -41,7 +41,7 @@ rule describe_run:
     input:
         made=RESULTS,
         config="<results>/provenance/config.yaml",
-        sheets=[RUN.config["samples"], RUN.config["contrasts"]],
+        sheets=SHEETS,
     output:
         crate="<results>/provenance/ro-crate-metadata.json",
         jobs="<results>/provenance/jobs.tsv",

@@ -25,7 +25,13 @@ def direct_dependencies() -> list[str]:
 
 
 def git_revision() -> str:
-    """The repository's commit, marked ``+changes`` where files differ from it; empty outside a git checkout."""
+    """The repository's commit, marked ``+changes`` where files differ from it; empty where nothing tells it.
+
+    A copy that is no git checkout (taken from a host, or in a container) may have been given a file ``.revision``.
+    """
+    told = REPOSITORY / ".revision"
+    if told.is_file():
+        return told.read_text(encoding="utf-8").strip()
     try:
         described = subprocess.run(
             ["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
