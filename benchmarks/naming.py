@@ -10,8 +10,8 @@ and seven immune classes, with 0, 10 and 20% of the partner's RNA, and a shallow
 doublets and damaged cells are left out of the shares.
 
 Only the atlas step is repeated, each time with another seed. ``class_share``, ``lineage_share``: cells that get their
-class, their lineage. ``recall_*``, ``precision_*``: by class, ``T`` for all T cells. ``false_msc``: immune cells that
-are named MSC.
+class, their lineage. ``recall_*``, ``precision_*``: of the lineages T, NK and B, and of classes. ``false_msc``: immune
+cells that are named MSC.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def measures(found: pd.Series, truth: pd.Series) -> dict[str, float]:
         "false_msc": int(((named == "MSC") & (wanted != "MSC")).sum()),
     }
     for name in MEASURED:
-        said, true = (lineage, right_lineage) if name == "T" else (named, wanted)
+        said, true = (lineage, right_lineage) if name in ("T", "NK", "B") else (named, wanted)
         if (true == name).any():
             row[f"recall_{name}"] = (said[true == name] == name).mean()
             row[f"precision_{name}"] = (true[said == name] == name).mean()

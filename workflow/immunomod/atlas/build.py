@@ -193,9 +193,11 @@ def _build(
     symbols = pd.Index(reduced.var["gene_symbol"])
     others = other_votes(reduced, markers, markers_folder, settings.annotation, seed, threads)
     tissues = set(reduced.obs["msc_source"]) if "msc_source" in reduced.obs else set()
+    total = reduced.obs["total_counts"].to_numpy(dtype=float) if "total_counts" in reduced.obs else None
+    everywhere = (reduced.var["n_samples"] == len(reduced.samples)).to_numpy(dtype=bool)
     annotation = annotate(
         reduced.expression, symbols, connectivities, fine, markers, reduced.organism, settings.annotation, seed,
-        others, tissues, threads,
+        others, tissues, threads, total, everywhere,
     )  # fmt: skip
     progress("classes")
     leiden = whole_groups(leiden, fine)
