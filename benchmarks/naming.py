@@ -1,7 +1,8 @@
 """How many cells get their class, over many seeds: blood cells with their authors' classes, and simulated co-cultures.
 
-Run from the repository: ``python benchmarks/naming.py [--seeds N] [--only STUDY ...] [--shared FOLDER]``; about ten
-minutes on two cores. Writes ``benchmarks/results/naming.tsv``, one row per study and seed.
+Run from the repository: ``python benchmarks/naming.py [--seeds N] [--only STUDY ...] [--shared FOLDER]``.
+Writes ``benchmarks/results/naming.tsv``, one row per study and seed; with
+``--only``, the other studies keep their rows.
 
 *GSE96583*: 2,000 blood cells of eight donors in two libraries, read from the mirror (``<shared>/geo_mirror``) and
 processed by the workflow; the truth is the authors' class of eight, which the workflow reads but never uses. *half the
@@ -163,7 +164,9 @@ def main() -> None:
                 )
                 print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()})
     result = REPOSITORY / "benchmarks" / "results" / "naming.tsv"
-    pd.DataFrame(rows).to_csv(result, sep="\t", index=False, float_format="%.4g")
+    kept = pd.read_csv(result, sep="\t") if result.is_file() else pd.DataFrame({"study": []})
+    table = pd.concat([kept[~kept["study"].isin(arguments.only)], pd.DataFrame(rows)])
+    table.to_csv(result, sep="\t", index=False, float_format="%.4g")
     print(f"written to {result.relative_to(REPOSITORY)}")
 
 
