@@ -19,11 +19,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,13 +58,16 @@ def make_sample(path: Path, n_cells: int) -> None:
 
 
 def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """The result of ``work``, its wall and CPU time and its peak memory above what the process held before."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cpu, wall = time.process_time(), time.perf_counter()
+    """The result of ``work``, its wall and CPU time, and its peak memory above what the process held before."""
+    from steps import Steps, resident_mb
+
+    before = resident_mb()
+    steps = Steps()
     result = work()
-    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return result, {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak / 1024}
+    steps("work")
+    step = steps.rows[0]
+    peak = float(step["peak_mb"]) - before
+    return result, {"seconds": step["wall_s"], "cpu_seconds": step["cpu_s"], "peak_mb": peak}
 
 
 def run_markers(tool: str, path: Path, table: Path) -> dict[str, Any]:

@@ -76,6 +76,11 @@ def test_a_mirror_may_be_a_folder_beside_the_config(study, tmp_path):
         ({"seed": "one"}, "seed: 'one' is not of type 'integer'"),
         ({"qc": {"n_mad": 3}}, r"qc\.n_mad: it is unknown\. Fix: the keys are n_mads"),
         ({"atlas": {"n_neighbors": "many"}}, r"atlas\.n_neighbors: it is 'many'\. Fix: it must be a whole number"),
+        ({"atlas": {"n_marker_genes": 0}}, r"atlas\.n_marker_genes: it is 0\. Fix: it must be 1 or more"),
+        (
+            {"atlas": {"mark_sample_share": 90}},
+            r"atlas\.mark_sample_share: it is 90\. Fix: it must be above 0 and up to 1",
+        ),
         ({"annotation": {"min_score": 7}}, r"annotation\.min_score: it is 7\. Fix: it must be from 0 to 1"),
         ({"contrast": {"min_cells": 0}}, r"contrast\.min_cells: it is 0\. Fix: it must be 1 or more"),
         ({"calling": {"lower": 0}}, r"calling\.lower: it is 0\. Fix: it must be from 1 to 1000"),

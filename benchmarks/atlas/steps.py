@@ -48,6 +48,11 @@ class Steps:
             time.sleep(max(_SECONDS_BETWEEN_LOOKS, _PAUSE_PER_LOOK * (time.monotonic() - start)))
 
 
+def resident_mb() -> float:
+    """Resident memory of this process and its children, now (MB)."""
+    return _resident(os.getpid()) / 2**20
+
+
 def _highest(file: str = "/proc/self/status", line: str = "VmHWM:") -> int:
     """Bytes on a line of a process's record, by default of this program's highest memory; 0 where there is none.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -103,6 +104,18 @@ def test_same_input_same_atlas_and_order_does_not_matter(
     pd.testing.assert_frame_equal(second, first)
     pd.testing.assert_frame_equal(again.adata.obs.astype(str), coculture.adata.obs.astype(str))
     np.testing.assert_array_equal(again.adata.obsm["X_umap"], coculture.adata.obsm["X_umap"])
+
+
+def test_what_the_config_says_of_marks_and_marker_genes_reaches_the_tables(
+    coculture: Atlas, coculture_paths: list[Path], markers_folder: Path
+) -> None:
+    settings = replace(SMALL, n_marker_genes=2, mark_min_cells=500)
+    found = build_atlas(coculture_paths, markers_folder, settings, seed=1)
+    two = coculture.markers[coculture.markers["rank"] <= 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found.markers, two)
+    marks = ["marks", "marks_reason"]
+    pd.testing.assert_frame_equal(found.clusters.drop(columns=marks), coculture.clusters.drop(columns=marks))
+    assert coculture.clusters["marks"].ne("").any() and found.clusters["marks"].eq("").all()
 
 
 def test_sixty_cells_of_one_sample(write_sample: Write, markers_folder: Path, tmp_path: Path) -> None:

@@ -195,5 +195,5 @@ def test_order_of_cells_changes_nothing_and_absent_columns_make_no_mark() -> Non
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(UserError, match=r"marks\.one_share is 1\.5"):
-        FlagSettings(one_share=1.5)
+    with pytest.raises(UserError, match=r"atlas\.mark_sample_share is 1\.5"):
+        FlagSettings(sample_share=1.5)

@@ -4,6 +4,7 @@ Expression of marker genes is first averaged along the cell graph: single cells 
 in five, neighbourhoods show them all. A class's score is the weighted mean of its markers, each held against its
 highest level in the atlas, less the mean of the markers that speak against it. A cell's evidence is half its own and
 half that of its group (fine clusters), since a group may hold cells of classes that lie close (CD4 and CD8 T cells).
+Its own counts shift the votes at last (:mod:`immunomod.atlas.own_counts`).
 Markers vote by how often a class scores highest when the marker genes are reweighted at random (Bayesian bootstrap,
 Rubin 1981, doi:10.1214/aos/1176345338): a name that hangs on one gene is not sure. How votes become a class is in
 :mod:`immunomod.atlas.votes`. Scores are never standardised across cells, so an atlas of one class only (MSC alone) is
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from immunomod.atlas.markers import MarkerSet, MarkerWeights
+from immunomod.atlas.own_counts import with_own_counts
 from immunomod.atlas.settings import AnnotationSettings
 from immunomod.atlas.votes import LEVELS, ClassTree, Decision, Votes, decide
 from immunomod.parallel import for_each, row_blocks
@@ -36,6 +38,8 @@ _CELLS_AT_ONCE = 20_000
 # Each has a score for every class and bootstrap.
 _VOTERS_AT_ONCE = 2_000
 _CELL_BOOTSTRAPS = 50
+# What expression is normalised to.
+_COUNTS_PER_CELL = 1e4
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def annotate(
     others: Sequence[Votes] = (),
     tissues: Collection[str] = (),
     threads: int = 1,
+    total_counts: NDArray[np.floating] | None = None,
+    is_everywhere: NDArray[np.bool_] | None = None,
 ) -> Annotation:
     """Name every group of cells and every cell.
 
@@ -124,6 +130,10 @@ def annotate(
         Sources of the atlas's MSC; markers of other sources do not count.
     threads
         The result does not depend on them.
+    total_counts
+        Counts of every cell in all genes; where they are unknown, a cell's own counts are not looked at.
+    is_everywhere
+        Of every gene whether all samples' files list it; where one does not, its zeros say nothing. Missing: all do.
     """
     tree = ClassTree.of(markers)
     weights = markers.weights(symbols, organism, tissues)
@@ -135,6 +145,10 @@ def annotate(
         of_groups = _marker_votes(means, means, np.arange(n_groups), weights, tree, settings.n_bootstraps, settings,
                                   generator, 1)  # fmt: skip
         of_cells = _marker_votes(levels, means, groups, weights, tree, _CELL_BOOTSTRAPS, settings, generator, threads)
+        if total_counts is not None:
+            genes = weights.genes if is_everywhere is None else weights.genes[is_everywhere[weights.genes]]
+            depth = np.asarray(total_counts, dtype=np.float64) / _COUNTS_PER_CELL
+            of_cells = with_own_counts(of_cells, _counts(expression[:, genes], depth), depth, connectivities)
         scores = pd.DataFrame(class_scores(means, weights), columns=list(weights.classes))
         found = _marker_table(scores, means, weights, symbols[weights.genes])
     else:
@@ -171,6 +185,12 @@ def annotate(
 def class_scores(levels: NDArray[np.floating], weights: MarkerWeights) -> NDArray[np.float64]:
     """Weighted mean level of each class's markers less that of its negative markers (rows x classes, -1 to 1)."""
     return np.asarray(levels @ _signed(weights, np.ones(len(weights.genes))), dtype=np.float64)
+
+
+def _counts(expression: sparse.csr_matrix, depth: NDArray[np.float64]) -> sparse.csr_matrix:
+    """Molecules behind log-normalised expression."""
+    data = np.expm1(expression.data) * np.repeat(depth, np.diff(expression.indptr)).astype(np.float32)
+    return sparse.csr_matrix((data, expression.indices, expression.indptr), shape=expression.shape)
 
 
 def _signed(weights: MarkerWeights, gene_weights: NDArray[np.float64]) -> NDArray[np.float64]:

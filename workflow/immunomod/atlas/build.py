@@ -33,7 +33,7 @@ from immunomod.atlas.cluster import (
 )
 from immunomod.atlas.components import Components, principal_components
 from immunomod.atlas.embed import umap_layout
-from immunomod.atlas.flags import flag_clusters
+from immunomod.atlas.flags import FlagSettings, flag_clusters
 from immunomod.atlas.integrate import Integration, IntegrationInput, integrate
 from immunomod.atlas.integration.labels import provisional_labels
 from immunomod.atlas.integration.learned import read_learned
@@ -63,6 +63,8 @@ _SMALLEST_PART, _SMALLEST_SHARE = 20, 0.05
 # Below, a small atlas, which does not need all compiled loops.
 _LARGE_BYTES = 200e6
 _TOP_GENES = 5
+# So many of a cluster's genes are looked at for its marks, however few are written.
+_JUDGED_GENES = 50
 _PACKAGES = ("anndata", "harmonypy", "igraph", "numpy", "pandas", "scikit-learn", "scipy")
 
 
@@ -191,9 +193,11 @@ def _build(
     symbols = pd.Index(reduced.var["gene_symbol"])
     others = other_votes(reduced, markers, markers_folder, settings.annotation, seed, threads)
     tissues = set(reduced.obs["msc_source"]) if "msc_source" in reduced.obs else set()
+    total = reduced.obs["total_counts"].to_numpy(dtype=float) if "total_counts" in reduced.obs else None
+    everywhere = (reduced.var["n_samples"] == len(reduced.samples)).to_numpy(dtype=bool)
     annotation = annotate(
         reduced.expression, symbols, connectivities, fine, markers, reduced.organism, settings.annotation, seed,
-        others, tissues, threads,
+        others, tissues, threads, total, everywhere,
     )  # fmt: skip
     progress("classes")
     leiden = whole_groups(leiden, fine)
@@ -204,9 +208,10 @@ def _build(
         given = overridden(overrides, reduced.obs.index, cluster)
     obs = _with_classes(reduced.obs, cluster, annotation, given, markers)
     paths = tuple(file.path for file in reduced.samples)
-    ranked = rank_genes(paths, {name: obs[name] for name in ("cluster", "cell_class")}, threads)
+    ranked = rank_genes(paths, {name: obs[name] for name in ("cluster", "cell_class")}, threads,
+                        max(settings.n_marker_genes, _JUDGED_GENES))  # fmt: skip
     progress("marker genes")
-    clusters = _cluster_table(obs, leiden, fine, annotation, given, ranked, markers)
+    clusters = _cluster_table(obs, leiden, fine, annotation, given, ranked, markers, settings.marks)
     clusters["anchor_cells"] = clusters["cluster"].map(anchor_cells(reduced.obs.index, cluster, connectivities))
     for name, values in schema_columns(obs, markers.classes).items():
         obs[name] = values
@@ -229,7 +234,8 @@ def _build(
         "clusters": clusters.astype({"cluster": str}).set_index("cluster"),
     }
     adata = adata[np.argsort(adata.obs["sample"].to_numpy(dtype=str), kind="stable")].copy()
-    return Atlas(adata, clusters, clustering, integration.table, ranked, paths)
+    written = ranked[ranked["rank"] <= settings.n_marker_genes].reset_index(drop=True)
+    return Atlas(adata, clusters, clustering, integration.table, written, paths)
 
 
 def _compile_kernels() -> None:
@@ -325,9 +331,10 @@ def _cluster_table(
     given: pd.Series,
     ranked: pd.DataFrame,
     markers: MarkerSet,
+    marks: FlagSettings,
 ) -> pd.DataFrame:
     """One row per cluster: its class, how sure, what came second, its cells, its genes, its marks."""
-    flags = flag_clusters(obs, markers=ranked).set_index("cluster")
+    flags = flag_clusters(obs, marks, ranked).set_index("cluster")
     genes = ranked[(ranked["grouping"] == "cluster") & (ranked["rank"] <= _TOP_GENES)].groupby("group")["gene_symbol"]
     top_genes = genes.agg(",".join)
     groups = annotation.groups

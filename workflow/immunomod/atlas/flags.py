@@ -33,45 +33,50 @@ _RANKED = {
 
 @dataclass(frozen=True)
 class FlagSettings:
-    """When a cluster is marked.
+    """When a cluster is marked; those that the config gives are there named ``atlas.mark_<name>``.
 
     Attributes
     ----------
     min_cells
         Smaller clusters get no mark: ten cells say little.
-    high_rank, low_rank
-        Median share of the same sample's other cells that are lower, which counts as high, as low.
-    partner_score
+    doublet_score
         Median of ``partner_doublet_score`` (about 1 in a doublet of an MSC and an immune cell) that makes doublets.
-    max_doublet_share
+    doublet_rank
+        Median share of the same sample's other cells with a lower doublet score, which makes doublets too.
+    doublet_max_share
         Doublets are few: a larger cluster (share of all cells) is none, whatever its scores.
-    low_counts
+    leaked_counts
         Counts, over the median of the sample, up to which a droplet may hold leaked RNA alone.
+    sample_share
+        One sample (donor) alone: it has at least this share of the cluster's cells, but at most ``max_elsewhere`` of
+        the comparable cells of other clusters.
+    high_rank, low_rank
+        Median share of comparable cells that are lower, which counts as high (mitochondrial RNA), as low (genes).
     own_gene_auc
         A gene that reaches this and is doubled makes a cluster one of its own kind.
-    one_share, max_elsewhere
-        One sample (donor) alone: it has at least ``one_share`` of the cluster's cells, but at most ``max_elsewhere`` of
-        the comparable cells of other clusters.
+    max_elsewhere
+        See ``sample_share``.
     cycling_share
         Share of cells in S, G2 or M.
     """
 
     min_cells: int = 20
+    doublet_score: float = 0.25
+    doublet_rank: float = 0.9
+    doublet_max_share: float = 0.1
+    leaked_counts: float = 0.5
+    sample_share: float = 0.9
     high_rank: float = 0.9
     low_rank: float = 0.25
-    partner_score: float = 0.25
-    max_doublet_share: float = 0.1
-    low_counts: float = 0.5
     own_gene_auc: float = 0.7
-    one_share: float = 0.9
     max_elsewhere: float = 0.5
     cycling_share: float = 0.5
 
     def __post_init__(self) -> None:
-        require(self.min_cells >= 1, "atlas", "marks.min_cells", self.min_cells, "1 or more")
+        require(self.min_cells >= 1, "atlas", "mark_min_cells", self.min_cells, "1 or more")
         for name, value in asdict(self).items():
             if name != "min_cells":
-                require(0 < value <= 1, "atlas", f"marks.{name}", value, "above 0 and up to 1")
+                require(0 < value <= 1, "atlas", f"mark_{name}", value, "above 0 and up to 1")
 
 
 def flag_clusters(
@@ -121,23 +126,23 @@ def _marks(
     measured: pd.Series[Any], obs: pd.DataFrame, inside: NDArray[np.bool_], n_cells: int, settings: FlagSettings
 ) -> Iterator[tuple[str, str]]:
     share = measured["n_cells"] / n_cells
-    if measured["partner_doublet_score"] >= settings.partner_score and share <= settings.max_doublet_share:
+    if measured["partner_doublet_score"] >= settings.doublet_score and share <= settings.doublet_max_share:
         yield (
             DOUBLETS,
             "its cells hold the genes of MSC and of immune cells beyond what leaks (median score "
             f"{measured['partner_doublet_score']:.2f}; a doublet has about 1), which phagocytes may do too",
         )
     elif (
-        measured["doublet_rank"] >= settings.high_rank
+        measured["doublet_rank"] >= settings.doublet_rank
         and not measured["counts_rank"] < 0.5
-        and share <= settings.max_doublet_share
+        and share <= settings.doublet_max_share
     ):
         yield (
             DOUBLETS,
             f"the median cell's doublet score is higher than that of {measured['doublet_rank']:.0%} of its sample, and "
             "its counts are no fewer than others'",
         )
-    if measured["relative_counts"] <= settings.low_counts and (reason := _leaked(measured, settings)):
+    if measured["relative_counts"] <= settings.leaked_counts and (reason := _leaked(measured, settings)):
         yield LEAKAGE, f"{measured['relative_counts']:.0%} of the counts of its sample's median cell, and {reason}"
     if measured["mt_rank"] >= settings.high_rank and measured["genes_rank"] <= settings.low_rank:
         yield (
@@ -175,7 +180,7 @@ def _alone(obs: pd.DataFrame, inside: NDArray[np.bool_], settings: FlagSettings)
         names, counts = np.unique(values[inside], return_counts=True)
         top = names[counts.argmax()]
         share, elsewhere = counts.max() / inside.sum(), float((values[comparable] == top).mean())
-        if not top or share < settings.one_share or elsewhere > settings.max_elsewhere:
+        if not top or share < settings.sample_share or elsewhere > settings.max_elsewhere:
             continue
         yield (
             mark,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from immunomod.atlas.cluster import AUTO
+from immunomod.atlas.flags import FlagSettings
 from immunomod.atlas.integration.settings import IntegrationSettings
 from immunomod.atlas.votes import LEVELS
 from immunomod.sections import read_values, require
@@ -110,6 +111,10 @@ class AtlasSettings(IntegrationSettings):
     leiden_resolution
         ``auto``: of several resolutions the best separated one that is stable across seeds and subsamples; or a
         resolution, which is taken as it is.
+    n_marker_genes
+        Genes of each cluster and class in ``markers.tsv``, at most.
+    mark_min_cells, mark_doublet_score, mark_doublet_rank, mark_doublet_max_share, mark_leaked_counts, mark_sample_share
+        When a cluster is marked: see :class:`~immunomod.atlas.flags.FlagSettings`.
     annotation
         See :class:`AnnotationSettings`.
     """
@@ -118,6 +123,13 @@ class AtlasSettings(IntegrationSettings):
     n_components: int = 30
     n_neighbors: int = 15
     leiden_resolution: float | str = AUTO
+    n_marker_genes: int = 50
+    mark_min_cells: int = FlagSettings.min_cells
+    mark_doublet_score: float = FlagSettings.doublet_score
+    mark_doublet_rank: float = FlagSettings.doublet_rank
+    mark_doublet_max_share: float = FlagSettings.doublet_max_share
+    mark_leaked_counts: float = FlagSettings.leaked_counts
+    mark_sample_share: float = FlagSettings.sample_share
     annotation: AnnotationSettings = field(default_factory=AnnotationSettings)
 
     def __post_init__(self) -> None:
@@ -128,6 +140,20 @@ class AtlasSettings(IntegrationSettings):
         wanted = self.leiden_resolution
         fits = wanted == AUTO if isinstance(wanted, str) else wanted > 0
         require(fits, "atlas", "leiden_resolution", wanted, "auto or a number above 0")
+        require(self.n_marker_genes >= 1, "atlas", "n_marker_genes", self.n_marker_genes, "1 or more")
+        _ = self.marks
+
+    @property
+    def marks(self) -> FlagSettings:
+        """When a cluster is marked."""
+        return FlagSettings(
+            min_cells=self.mark_min_cells,
+            doublet_score=self.mark_doublet_score,
+            doublet_rank=self.mark_doublet_rank,
+            doublet_max_share=self.mark_doublet_max_share,
+            leaked_counts=self.mark_leaked_counts,
+            sample_share=self.mark_sample_share,
+        )
 
     @classmethod
     def from_config(cls, atlas: Mapping[str, Any], annotation: Mapping[str, Any] | None = None) -> Self:
