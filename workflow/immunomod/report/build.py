@@ -93,12 +93,23 @@ def build_report(
     claims
         What is claimed of co-culture; the shipped claims if None.
     """
-    tables = load_tables(inputs, programs)
-    fitting = [with_fitting_expectations(contrast, tables.samples) for contrast in tables.contrasts]
-    tables = replace(tables, contrasts=fitting)
+    tables = report_tables(inputs, programs)
     figures.mkdir(parents=True, exist_ok=True)
     with report_style():
         write_figures(tables, figures)
+    write_page(tables, page, claims)
+
+
+def report_tables(inputs: ReportInputs, programs: ProgramSet) -> ReportTables:
+    """Everything that the report shows; without expected signs where a contrast is no co-culture."""
+    tables = load_tables(inputs, programs)
+    fitting = [with_fitting_expectations(contrast, tables.samples) for contrast in tables.contrasts]
+    return replace(tables, contrasts=fitting)
+
+
+def write_page(tables: ReportTables, page: Path, claims: ClaimSet | None = None) -> None:
+    """Write the HTML file, and beside it the tables of what it works out; see :func:`build_report`."""
+    with report_style():
         text = render(tables, claims or load_claims())
     write_shown_tables(tables, page.parent / "tables")
     write_text(text, page)

@@ -103,7 +103,8 @@ def verdict_of(evidence: Iterable[Evidence], has_pointers: bool, nothing_found: 
     away = sum(row.toward < 0 for row in tested)
     open_ones = len(tested) - len(pro) - len(contra)
     rest = f", {open_ones} cannot be told from zero" if open_ones else ""
-    split = f"Of {plural(len(tested), 'test')}, {len(pro)} point its way and {len(contra) or 'none'} the other{rest}"
+    verb = "points" if len(pro) == 1 else "point"
+    split = f"Of {plural(len(tested), 'test')}, {len(pro)} {verb} its way and {len(contra) or 'none'} the other{rest}"
     if pro and not any(row.corrected for row in pro) and 2 * len(pro) <= len(tested):
         return CANNOT_TELL, f"{split}. Intervals stand by themselves here, so less than half of them is not enough."
     if pro and not contra and toward > away:
