@@ -24,7 +24,9 @@ from immunomod.sample.summary import NOT_OF_THE_SAMPLE
 
 _VOID = {"meta", "link", "input", "img", "br", "col"}
 _NUMBER = re.compile(r"(?<![\w.-])[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])%?", re.IGNORECASE)
-_SPAN = re.compile(r"([+-]?\d+\.\d+)(?: log2 units?)?[^()]{0,40}?\(?(?:[^()]*, )?95% interval ([+-]?\d+\.\d+) to ([+-]?\d+\.\d+)")
+_SPAN = re.compile(
+    r"([+-]?\d+\.\d+)(?: log2 units?)?[^()]{0,40}?\(?(?:[^()]*, )?95% interval ([+-]?\d+\.\d+) to ([+-]?\d+\.\d+)"
+)
 #: Tables of the page in which every cell is a row of its own in the run's table.
 _BY_CELL = {"heat", "markers", "leaks"}
 
@@ -171,7 +173,9 @@ class PageNumbers:
         for row in files.all("tr"):
             link = next((node for node in row.all("a") if "id" in node.attributes), None)
             if link is not None:
-                found[link.attributes["id"]] = "".join(part for part in row.all("td")[2].children if isinstance(part, str))
+                found[link.attributes["id"]] = "".join(
+                    part for part in row.all("td")[2].children if isinstance(part, str)
+                )
         return found
 
     def frame(self, path: str) -> pd.DataFrame:
@@ -252,7 +256,9 @@ class PageNumbers:
                 tokens = _without_shares(tokens)
                 if not tokens:
                     continue
-                words = group[0].replace("†", "").replace("may be leaked RNA of other cells", "").strip() if genes else ""
+                words = (
+                    group[0].replace("†", "").replace("may be leaked RNA of other cells", "").strip() if genes else ""
+                )
                 ok = any(table.explains(tokens, words) for table in self._candidates(section, row))
                 yield row.text()[:160], ok
 
@@ -267,7 +273,12 @@ class PageNumbers:
 
     def _spans(self, section: Node) -> Iterator[tuple[str, bool]]:
         """Estimates with their intervals inside sentences."""
-        paths = [path for path in self.paths.values() if "/program_effects" in path or path.endswith(("program_meta.tsv", "disease.tsv", "fractions.tsv", "composition.tsv", "variance.tsv"))]
+        paths = [
+            path
+            for path in self.paths.values()
+            if "/program_effects" in path
+            or path.endswith(("program_meta.tsv", "disease.tsv", "fractions.tsv", "composition.tsv", "variance.tsv"))
+        ]
         for node in (*section.all("p"), *section.all("li")):
             if any(a.name in {"table", "li"} for a in node.ancestors()) or node.all("p"):
                 continue
@@ -330,10 +341,11 @@ def _without_shares(tokens: list[str]) -> list[str]:
     kept = []
     for token in tokens:
         value, allowed, percent = read(token)
-        made = percent and "." not in token and any(
-            b > 0 and math.isclose(100 * a / b, value, abs_tol=allowed) for a in counts for b in counts
+        made = (
+            percent
+            and "." not in token
+            and any(b > 0 and math.isclose(100 * a / b, value, abs_tol=allowed) for a in counts for b in counts)
         )
         if not made:
             kept.append(token)
     return kept
-

@@ -66,6 +66,8 @@ def load_claims(folder: Path = SHIPPED) -> ClaimSet:
                 f"{folder / EVIDENCE} row {number}: claim {row['claim']!r} has no row in {CLAIMS}. Add one."
             )
         sign = 1 if row["direction"] == "+" else -1
-        evidence.setdefault(row["claim"], []).append(Pointer(row["table"], row["item"], sign, row["organism"], row["cell_class"]))
+        evidence.setdefault(row["claim"], []).append(
+            Pointer(row["table"], row["item"], sign, row["organism"], row["cell_class"])
+        )
     named = zip(claims["claim"], claims["side"], claims["statement"], claims["limit"], strict=True)
     return ClaimSet([Claim(*map(str, row)) for row in named], evidence)

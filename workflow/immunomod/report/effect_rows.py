@@ -1,4 +1,4 @@
-"""Rows of an estimate with its interval, drawn on one axis: shares of cells, diseases, communication, pooled effects."""
+"""Rows of an estimate with its interval on one axis: shares of cells, diseases, communication, pooled effects."""
 
 from __future__ import annotations
 
