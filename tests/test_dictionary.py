@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from immunomod.dictionary import PAGE, columns_of_tables, page, rows_of_tables, table_of
+from immunomod.dictionary import FOLDER, PAGE, columns_of_tables, page, rows_of_tables, table_of
+from immunomod.files import read_tsv
 from immunomod.report.inputs import PROGRAM_EFFECT_COLUMNS
 
 
@@ -28,3 +29,10 @@ def test_a_file_is_told_by_its_path():
     assert table_of(Path("contrasts/a.b/genes/CD4_T.tsv.gz")) == "contrasts/<contrast>/genes/<cell_class>.tsv.gz"
     assert table_of(Path("samples/D1/cells.tsv.gz")) == "samples/<sample>/cells.tsv.gz"
     assert table_of(Path("samples/D1/more/cells.tsv.gz")) is None
+
+
+def test_what_is_optional_is_a_column_that_is_described():
+    columns, optional = columns_of_tables(), read_tsv(FOLDER / "optional.tsv", dtype=str)
+    known = set(zip(columns["table"], columns["column"], strict=True))
+    assert set(zip(optional["table"], optional["column"], strict=True)) <= known
+    assert (columns["only_where"] != "").sum() == len(optional) > 0

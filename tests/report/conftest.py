@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from immunomod.programs import load_programs
-from immunomod.report.build import build_report
+from immunomod.report.build import report_tables, write_page
+from immunomod.report.figures import report_style, write_figures
 from immunomod.report.inputs import ReportInputs, ReportTables, load_tables
 from support.report_inputs import Study, make_results
 
@@ -27,12 +29,21 @@ class Built:
     """A study's inputs and its report."""
 
     inputs: ReportInputs
+    tables: ReportTables
     page: Path
-    figures: Path
 
-    @property
+    @cached_property
     def html(self) -> str:
         return self.page.read_text(encoding="utf-8")
+
+    @cached_property
+    def figures(self) -> Path:
+        """Folder of the figures, drawn when they are first asked for: most tests look at the page alone."""
+        folder = self.page.parent / "figures"
+        folder.mkdir()
+        with report_style():
+            write_figures(self.tables, folder)
+        return folder
 
 
 STUDIES = {
@@ -53,6 +64,13 @@ STUDIES = {
     "many_samples": Study(
         donors=tuple(f"D{number}" for number in range(1, 15)), cells_per_sample=25, n_genes=40, contrasts=("a", "b")
     ),
+    # 60 samples, 12 questions
+    "large": Study(
+        donors=tuple(f"D{number}" for number in range(1, 21)),
+        cells_per_sample=150,
+        n_genes=2000,
+        contrasts=tuple(f"question_{number:02d}" for number in range(1, 13)),
+    ),
 }
 
 
@@ -65,9 +83,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
         if name not in done:
             folder = tmp_path_factory.mktemp(name)
             inputs = make_results(folder, STUDIES[name])
-            page = folder / "report" / "index.html"
-            build_report(inputs, load_programs(), page, page.parent / "figures")
-            done[name] = Built(inputs, page, page.parent / "figures")
+            found = report_tables(inputs, load_programs())
+            page = inputs.qc.parents[1] / "report" / "index.html"
+            write_page(found, page)
+            done[name] = Built(inputs, found, page)
         return done[name]
 
     return build

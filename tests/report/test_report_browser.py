@@ -100,7 +100,15 @@ def test_the_map_takes_every_colouring(built, chromium, tmp_path):
       var alone = colours();
       document.querySelector('.map button[data-zoom="1.6"]').click();
       await new Promise(function (go) { requestAnimationFrame(function () { requestAnimationFrame(go); }); });
-      tell({errors: errors, options: options, all: all, alone: alone, zoomed: colours(), legend: legend,
+      var zoomed = colours();
+      async function press(key) {
+        canvas.dispatchEvent(new KeyboardEvent('keydown', { key: key, cancelable: true }));
+        await new Promise(function (go) { requestAnimationFrame(function () { requestAnimationFrame(go); }); });
+        return colours();
+      }
+      var panned = await press('ArrowRight'), whole = await press('0');
+      tell({errors: errors, options: options, all: all, alone: alone, zoomed: zoomed, legend: legend,
+            panned: panned, whole: whole,
             picture: getComputedStyle(document.querySelector('.map img')).display});
     """
     )
@@ -115,6 +123,8 @@ def test_the_map_takes_every_colouring(built, chromium, tmp_path):
     assert all(first != second for first, second in pairwise(drawings))
     assert classes["MSC"].lower() in told["alone"] and classes["NK"].lower() not in told["alone"]
     assert told["zoomed"] != told["alone"] and told["picture"] == "none"
+    # the keyboard reaches what the mouse does
+    assert told["panned"] != told["zoomed"] and told["whole"] == told["alone"]
 
 
 def test_tables_sort_and_filter(built, chromium, tmp_path):
@@ -220,3 +230,76 @@ def test_an_atlas_of_200_000_cells_is_small_and_opens_fast(built, chromium, tmp_
     assert told.get("errors") == [], (told, log)
     assert told["rare"].endswith("12")
     assert told["milliseconds"] < 5000
+
+
+#: Makes a page look on the screen as it does on A4 paper within its margins (186 mm), by its own rules for print.
+ON_PAPER = """
+  var sheet = document.styleSheets[0], width = 703;
+  for (var i = sheet.cssRules.length - 1; i >= 0; i--) {
+    var rule = sheet.cssRules[i];
+    if (!rule.media) { continue; }
+    if (rule.media.mediaText === 'print') { rule.media.mediaText = 'all'; } else { sheet.deleteRule(i); }
+  }
+  document.body.style.width = width + 'px';
+  function seen(e) { var box = e.getBoundingClientRect(); return box.width > 0 && box.height > 0; }
+  function beyond() {
+    return [].filter.call(document.querySelectorAll('main *'), function (e) {
+      return !e.closest('svg') && !e.closest('.hidden') && seen(e) && e.getBoundingClientRect().right > width + 1;
+    }).map(function (e) { return e.tagName + '.' + e.className + ' ' + e.textContent.trim().slice(0, 60); });
+  }
+"""
+
+
+@pytest.mark.parametrize("name", ["coculture", "large"])
+def test_paper_shows_whole_tables_what_is_folded_and_the_picture_of_the_map(built, chromium, tmp_path, name):
+    script = (
+        MAP.split("function colours")[0]
+        + ON_PAPER
+        + """
+      var folded = [].slice.call(document.querySelectorAll('details.print'));
+      var closed = folded.filter(function (d) { return !d.open; }).length;
+      dispatchEvent(new Event('beforeprint'));
+      function shown() { return [seen(document.querySelector('.map img')), seen(canvas)]; }
+      var first = shown(), open = folded.every(function (d) { return d.open; }), over = beyond();
+      select.value = 1; select.dispatchEvent(new Event('change'));
+      await until(function () { return canvas.dataset.by === 'condition'; });
+      var second = shown();
+      dispatchEvent(new Event('afterprint'));
+      tell({errors: errors, first: first, second: second, open: open, closed: closed, over: over,
+            again: folded.filter(function (d) { return !d.open; }).length,
+            links: [].filter.call(document.querySelectorAll('nav.contents, .downloads, .filter'), seen).length});
+    """
+    )
+    told, log = drive(chromium, built(name).html, script, tmp_path)
+    assert told.get("errors") == [], (told, log)
+    assert told["over"] == []
+    assert told["open"] and told["closed"] > 0 and told["again"] == told["closed"]
+    # the picture while the map shows the classes; the map itself once it shows something else
+    assert told["first"] == [True, False] and told["second"] == [False, True]
+    assert told["links"] == 0
+
+
+def test_it_prints(built, chromium, tmp_path):
+    chromium(f"--print-to-pdf={tmp_path / 'page.pdf'}", "--virtual-time-budget=20000", built("coculture").page.as_uri())
+    paper = (tmp_path / "page.pdf").read_bytes()
+    assert 15 < len(re.findall(rb"/Type\s*/Page\b", paper)) < 60
+
+
+def test_sixty_samples_and_twelve_questions_stay_small_and_fast(built, chromium, tmp_path):
+    study = built("large")
+    assert len(study.html.encode()) < 15_000_000
+    script = """
+      var canvas = document.querySelector('.map canvas');
+      await until(function () { return canvas.dataset.by; });
+      tell({errors: errors, milliseconds: performance.now(), answers: document.querySelectorAll('.answer').length,
+            listed: document.querySelectorAll('nav.contents ol ol a').length,
+            samples: document.querySelectorAll('table.samples')[0].tBodies[0].rows.length,
+            names: [].map.call(document.querySelectorAll('.bars .name'), function (n) {
+              return n.scrollWidth <= n.clientWidth + 1; }),
+            width: document.documentElement.scrollWidth});
+    """
+    told, log = drive(chromium, study.html, script, tmp_path)
+    assert told.get("errors") == [], (told, log)
+    assert told["milliseconds"] < 5000 and told["width"] <= 1280
+    assert told["answers"] == told["listed"] == 12 and told["samples"] == 60
+    assert all(told["names"])

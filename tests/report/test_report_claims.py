@@ -34,7 +34,7 @@ def result(says: str, toward: float, **other: object) -> Evidence:
 @pytest.mark.parametrize(
     ("results", "verdict", "words"),
     [
-        ([(FOR, 1.0), (UNDECIDED, 0.2)], SUPPORTED, "Of 2 tests, 1 point its way and none the other, 1 cannot"),
+        ([(FOR, 1.0), (UNDECIDED, 0.2)], SUPPORTED, "Of 2 tests, 1 points its way and none the other, 1 cannot"),
         ([(AGAINST, -1.0), (UNDECIDED, -0.2)], CONTRADICTED, "0 point its way and 1 the other"),
         ([(FOR, 1.0), (AGAINST, -1.0)], CANNOT_TELL, "The results disagree"),
         ([(FOR, 1.0), (UNDECIDED, -0.1), (UNDECIDED, -0.2)], CANNOT_TELL, "most estimates lie on the other side"),

@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
+from immunomod.contrast.fractions import COLUMNS as FRACTION_COLUMNS
 from immunomod.files import write_text, write_tsv
 from immunomod.programs import load_programs
 from immunomod.report.inputs import PROGRAM_EFFECT_COLUMNS, ReportInputs
@@ -481,6 +482,31 @@ def _write_later_tables(folder: Path, contrast: str, study: Study, rng: np.rando
     ]  # fmt: skip
     columns = [*dict.fromkeys([*rows[0], *estimate, "pushes"])]
     write_tsv(pd.DataFrame(rows, columns=columns), folder / "disease.tsv")
+    write_tsv(fraction_table(contrast, study, no_test=no_test), folder / "fractions.tsv")
+
+
+def fraction_table(contrast: str, study: Study, *, no_test: bool) -> pd.DataFrame:
+    """Shares of regulatory and of dividing cells: the first falls for certain, the last class holds too few."""
+    wanted = [("Treg", "CD4_T"), *(("cycling", name) for name in study.cell_classes)]
+    n_donors = len(study.donors)
+    rows = []
+    for number, (fraction, cell_class) in enumerate([] if study.empty else wanted):
+        row = {
+            "contrast": contrast, "dataset": "demo", "fraction": fraction, "cell_class": cell_class,
+            "n_test": n_donors, "n_reference": n_donors, "n_pairs": n_donors,
+            "cells_test": 31 + number, "cells_reference": 64, "of_test": 1210, "of_reference": 1180,
+        }  # fmt: skip
+        if no_test:
+            row |= {"status": "unreplicated", "reason": "one replicate"}
+        elif cell_class == study.cell_classes[-1]:
+            row |= {"cells_test": 0, "status": "too_few_cells", "reason": "no cell of the test arm is in S, G2 or M"}
+        else:
+            effect = -0.75 + 0.2 * number
+            row |= {"effect": effect, "se": 0.2, "ci_low": effect - 0.6, "ci_high": effect + 0.6, "df": 3.0,
+                    "p_value": 0.004 if number < 2 else 0.5, "fdr": 0.02 if number < 2 else 0.6,
+                    "status": "tested", "reason": ""}  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(FRACTION_COLUMNS))
 
 
 def _write_synthesis(results: Path, study: Study, rng: np.random.Generator) -> None:

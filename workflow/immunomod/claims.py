@@ -30,13 +30,14 @@ class Claim:
 class Pointer:
     """A result that speaks to a claim: an ``item`` of a ``table``, and the sign (+1 or -1) that the claim asks for.
 
-    ``organism`` is empty where the result counts for every organism.
+    ``organism`` and ``cell_class`` are empty where the result counts for every organism and class.
     """
 
     table: str
     item: str
     sign: int
     organism: str
+    cell_class: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def load_claims(folder: Path = SHIPPED) -> ClaimSet:
         A table breaks its schema, or evidence speaks to a claim that is not there.
     """
     claims = read_table(folder / CLAIMS, "claims", unique=("claim",))
-    rows = read_table(folder / EVIDENCE, "claims_evidence", unique=("claim", "table", "item"))
+    rows = read_table(folder / EVIDENCE, "claims_evidence", unique=("claim", "table", "item", "cell_class"))
     known = set(claims["claim"])
     evidence: dict[str, list[Pointer]] = {}
     for number, row in rows.iterrows():
@@ -65,6 +66,8 @@ def load_claims(folder: Path = SHIPPED) -> ClaimSet:
                 f"{folder / EVIDENCE} row {number}: claim {row['claim']!r} has no row in {CLAIMS}. Add one."
             )
         sign = 1 if row["direction"] == "+" else -1
-        evidence.setdefault(row["claim"], []).append(Pointer(row["table"], row["item"], sign, row["organism"]))
+        evidence.setdefault(row["claim"], []).append(
+            Pointer(row["table"], row["item"], sign, row["organism"], row["cell_class"])
+        )
     named = zip(claims["claim"], claims["side"], claims["statement"], claims["limit"], strict=True)
     return ClaimSet([Claim(*map(str, row)) for row in named], evidence)

@@ -25,8 +25,13 @@ def rows_of_tables() -> Mapping[str, str]:
 
 
 def columns_of_tables() -> pd.DataFrame:
-    """Columns ``table, column, description``, in the order of the tables."""
-    return read_tsv(FOLDER / "columns.tsv", dtype=str)
+    """Columns ``table, column, description, only_where``, in the order of the tables.
+
+    ``only_where``: what a table has the column for alone; empty where it always has it.
+    """
+    columns = read_tsv(FOLDER / "columns.tsv", dtype=str)
+    optional = read_tsv(FOLDER / "optional.tsv", dtype=str)
+    return columns.merge(optional, on=["table", "column"], how="left").fillna({"only_where": ""})
 
 
 def table_of(path: Path) -> str | None:
@@ -52,7 +57,8 @@ def page() -> str:
     for name, row in rows_of_tables().items():
         lines += ["", f"## `{name}`", "", f"One row per {row}.", "", "| column | meaning |", "|---|---|"]
         own = columns[columns["table"] == name]
-        lines += [f"| `{column}` | {text} |" for column, text in zip(own["column"], own["description"], strict=True)]
+        for column, text, where in zip(own["column"], own["description"], own["only_where"], strict=True):
+            lines += [f"| `{column}` | {text}{f' (of {where} alone)' if where else ''} |"]
     return "\n".join([*lines, ""])
 
 

@@ -36,6 +36,13 @@ rule build_report:
             subcategory="{figure}",
             labels={"figure": "{figure}", "of": "{of}"},
         ),
+        tables=report(
+            directory("<results>/report/tables"),
+            patterns=["{table,[a-z]+}-{of}.tsv"],
+            caption="../report/shown.rst",
+            category="Report",
+            labels={"table": "{table}", "of": "{of}"},
+        ),
     log:
         "<logs>/build_report.log",
     benchmark:

@@ -31,6 +31,7 @@ from immunomod.report.maps import MAX_CELLS, CellMap, Colours, run_colours, stat
 from immunomod.report.methods import methods_text, settings_table, versions_sentence
 from immunomod.report.palette import diverging
 from immunomod.report.quality import quality
+from immunomod.report.shown import cell_path, cell_table, donor_path, donor_table, write_shown_tables
 from immunomod.report.sources import SOURCES
 from immunomod.report.words import FDR_THRESHOLD, plural, slug
 
@@ -51,6 +52,7 @@ class ContrastView:
     heat_map: views.HeatMap | None
     genes: list[tuple[views.GenePanel, Download]]
     composition: effect_rows.EffectTable | None
+    fractions: list[effect_rows.EffectTable]
     communication: list[effect_rows.EffectTable]
     pairs: views.PlainTable | None
     diseases: list[effect_rows.EffectTable]
@@ -76,7 +78,7 @@ class AtlasView:
 def build_report(
     inputs: ReportInputs, programs: ProgramSet, page: Path, figures: Path, claims: ClaimSet | None = None
 ) -> None:
-    """Write the report and its figures.
+    """Write the report, its figures, and the tables of what it works out (in ``tables`` beside the page).
 
     Parameters
     ----------
@@ -91,13 +93,25 @@ def build_report(
     claims
         What is claimed of co-culture; the shipped claims if None.
     """
-    tables = load_tables(inputs, programs)
-    fitting = [with_fitting_expectations(contrast, tables.samples) for contrast in tables.contrasts]
-    tables = replace(tables, contrasts=fitting)
+    tables = report_tables(inputs, programs)
     figures.mkdir(parents=True, exist_ok=True)
     with report_style():
         write_figures(tables, figures)
+    write_page(tables, page, claims)
+
+
+def report_tables(inputs: ReportInputs, programs: ProgramSet) -> ReportTables:
+    """Everything that the report shows; without expected signs where a contrast is no co-culture."""
+    tables = load_tables(inputs, programs)
+    fitting = [with_fitting_expectations(contrast, tables.samples) for contrast in tables.contrasts]
+    return replace(tables, contrasts=fitting)
+
+
+def write_page(tables: ReportTables, page: Path, claims: ClaimSet | None = None) -> None:
+    """Write the HTML file, and beside it the tables of what it works out; see :func:`build_report`."""
+    with report_style():
         text = render(tables, claims or load_claims())
+    write_shown_tables(tables, page.parent / "tables")
     write_text(text, page)
 
 
@@ -214,6 +228,7 @@ def _contrast_view(
         heat_map=views.heat_map(contrast),
         genes=genes,
         composition=effect_rows.composition_table(contrast),
+        fractions=effect_rows.fraction_tables(contrast),
         communication=effect_rows.communication_tables(contrast),
         pairs=_pairs(contrast.communication),
         diseases=effect_rows.disease_tables(contrast),
@@ -242,6 +257,7 @@ def _forest_rows(contrast: ContrastView) -> list[views.ForestRow]:
 def _contrast_downloads(contrast: Contrast, downloads: Downloads) -> dict[str, Download]:
     extras = ["title", "caveat", "sign_confidence", "compartment", "positive_control_in", "positive_control"]
     effects = contrast.effects.drop(columns=extras)
+    changes = donor_table(contrast)
     named = (
         ("program_effects", effects),
         ("program_scores", contrast.scores),
@@ -249,24 +265,36 @@ def _contrast_downloads(contrast: Contrast, downloads: Downloads) -> dict[str, D
         ("program_genes", contrast.program_genes),
         ("msc_scores", contrast.msc_scores),
         ("composition", contrast.composition),
+        ("fractions", contrast.fractions),
         ("communication", contrast.communication),
         ("disease", contrast.disease),
         ("design", contrast.design),
     )
-    return {
+    embedded = {
         name: downloads.embed(table, f"{slug(contrast.name)}_{name}", f"contrasts/{contrast.name}/{name}.tsv")
         for name, table in named
         if not table.empty
     }
+    if len(changes):
+        embedded["donors"] = downloads.embed(changes, f"{slug(contrast.name)}_donors", donor_path(contrast.name))
+    return embedded
 
 
 def _atlas_view(atlas: Atlas, downloads: Downloads, colours: Colours, titles: pd.Series, n_cells: int) -> AtlasView:
+    held = cell_table(atlas)
     offered = (
         ("clusters", atlas.clusters),
         ("integration", atlas.integration),
         ("clustering", atlas.clustering),
         ("markers", atlas.markers),
     )
+    embedded = {
+        name: downloads.embed(table, f"{slug(atlas.name)}_{name}", f"atlas/{atlas.name}/{name}.tsv")
+        for name, table in offered
+        if len(table)
+    }
+    if len(held):
+        embedded["cells"] = downloads.embed(held, f"{slug(atlas.name)}_cells", cell_path(atlas.name))
     return AtlasView(
         name=atlas.name,
         anchor=f"atlas-{slug(atlas.name)}",
@@ -276,11 +304,7 @@ def _atlas_view(atlas: Atlas, downloads: Downloads, colours: Colours, titles: pd
         compositions=views.composition_bars(atlas.cells),
         sections=atlas_views.sections(atlas),
         markers=atlas_views.marker_rows(atlas.markers),
-        downloads={
-            name: downloads.embed(table, f"{slug(atlas.name)}_{name}", f"atlas/{atlas.name}/{name}.tsv")
-            for name, table in offered
-            if len(table)
-        },
+        downloads=embedded,
     )
 
 

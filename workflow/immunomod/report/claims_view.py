@@ -30,6 +30,12 @@ SUPPORTED, CONTRADICTED, CANNOT_TELL, NO_TRANSCRIPT = (
     "cannot tell",
     "no transcript can tell",
 )
+#: What a change of a share is called, by the table and its ``fraction``.
+_SHARES = {
+    ("composition", ""): "share of the compartment (log odds)",
+    ("fractions", "Treg"): "share of regulatory T cells (log odds)",
+    ("fractions", "cycling"): "share of dividing cells (log odds)",
+}
 #: Rows of a claim's table, the telling ones first.
 _ORDER = {FOR: 0, AGAINST: 1, UNDECIDED: 2, UNTESTED: 3}
 
@@ -97,7 +103,8 @@ def verdict_of(evidence: Iterable[Evidence], has_pointers: bool, nothing_found: 
     away = sum(row.toward < 0 for row in tested)
     open_ones = len(tested) - len(pro) - len(contra)
     rest = f", {open_ones} cannot be told from zero" if open_ones else ""
-    split = f"Of {plural(len(tested), 'test')}, {len(pro)} point its way and {len(contra) or 'none'} the other{rest}"
+    verb = "points" if len(pro) == 1 else "point"
+    split = f"Of {plural(len(tested), 'test')}, {len(pro)} {verb} its way and {len(contra) or 'none'} the other{rest}"
     if pro and not any(row.corrected for row in pro) and 2 * len(pro) <= len(tested):
         return CANNOT_TELL, f"{split}. Intervals stand by themselves here, so less than half of them is not enough."
     if pro and not contra and toward > away:
@@ -172,15 +179,17 @@ def _look_up(pointer: Pointer, tables: ReportTables) -> Iterator[Evidence]:
 
 
 def _of_contrast(pointer: Pointer, contrast: Contrast, tables: ReportTables) -> Iterator[Evidence]:
-    column = {"program_effects": "program", "composition": "cell_class", "disease": "disease"}[pointer.table]
-    table = {
-        "program_effects": contrast.effects,
-        "composition": contrast.composition,
-        "disease": contrast.disease,
+    column, table = {
+        "program_effects": ("program", contrast.effects),
+        "composition": ("cell_class", contrast.composition),
+        "fractions": ("fraction", contrast.fractions),
+        "disease": ("disease", contrast.disease),
     }[pointer.table]
     if column not in table:
         return
     rows = table[(table[column] == pointer.item) & (table["status"] != "absent")]
+    if pointer.cell_class:
+        rows = rows[rows["cell_class"] == pointer.cell_class]
     if pointer.organism and "dataset" in rows:
         rows = rows[rows["dataset"].map(lambda name: tables.organisms.get(str(name), "human")) == pointer.organism]
     if pointer.table == "program_effects":
@@ -219,14 +228,13 @@ def _rows(
         says = UNTESTED if not tested else UNDECIDED
         if tested and fdr < FDR_THRESHOLD:
             says = FOR if toward > 0 else AGAINST
-        is_class = pointer.table == "composition"
         # A signature that is made of one programme goes by that programme's title.
         program = text(row.get("program")) or text(row.get("programs"))
         name = text(titles.get(program)) or text(row.get("signature")).replace("_", " ") or program
         path = f"synthesis/{table}.tsv" if table == "program_meta" else f"contrasts/{contrast.name}/{table}.tsv"
         k = number(row.get("k"))
         yield Evidence(
-            what="share of the compartment (log odds)" if is_class else name,
+            what=_SHARES.get((pointer.table, text(row.get("fraction"))), name),
             where=class_label(text(row["cell_class"])),
             contrast=contrast.name + (f", {row['dataset']}" if several else ""),
             asked={1: "up", -1: "down"}[pointer.sign] if pointer.table != "trend" else "either way",

@@ -1,7 +1,8 @@
-"""Rows of an estimate with its interval, drawn on one axis: composition, diseases, communication, pooled effects."""
+"""Rows of an estimate with its interval on one axis: shares of cells, diseases, communication, pooled effects."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,11 @@ N_PAIRS_SHOWN = 12
 #: The two directions of ligand and receptor, and what a reader calls them.
 DIRECTIONS = {"msc_to_immune": "From MSC to immune cells", "immune_to_msc": "From immune cells to MSC"}
 
+#: Shares of cells: the heading of each, and what the counts are counts of.
+FRACTIONS = {
+    "Treg": ("Regulatory T cells among CD4 T cells", "regulatory"),
+    "cycling": ("Cells that divide (in S, G2 or M), of each class", "dividing"),
+}
 #: Names of diseases that underscores alone do not make readable.
 DISEASES = {"crohns_disease": "Crohn's disease", "graft_versus_host": "Graft-versus-host disease"}
 
@@ -66,8 +72,38 @@ def composition_table(contrast: Contrast) -> EffectTable | None:
     order = {name: position for position, name in enumerate(class_order(table["cell_class"].astype(str)))}
     numeric = numeric.sort_values("cell_class", key=lambda column: column.map(order), kind="stable")
     axis = _axis(numeric)
-    rows = [_row(row, axis, class_label(text(row["cell_class"])), "") for row in records(numeric)]
+    where = _where(table)
+    rows = [_row(row, axis, class_label(text(row["cell_class"])), where(row)) for row in records(numeric)]
     return EffectTable(contrast.name, "", "log odds", draw.forest_axis(axis), rows)
+
+
+def fraction_tables(contrast: Contrast) -> list[EffectTable]:
+    """How the shares of cells in a state changed (log odds): a table for each share, its classes in their fixed order.
+
+    The line below a class gives the cells behind the estimate; a row that could not be tested says why.
+    """
+    table = contrast.fractions
+    if not {"fraction", "cell_class", "effect", "status"} <= set(table):
+        return []
+    numeric = table.assign(**{name: numbers(table, name) for name in ESTIMATE})
+    order = {name: position for position, name in enumerate(class_order(table["cell_class"].astype(str)))}
+    numeric = numeric.sort_values("cell_class", key=lambda column: column.map(order), kind="stable")
+    axis, where = _axis(numeric), _where(table)
+    found = []
+    for fraction in [*FRACTIONS, *sorted(set(table["fraction"]) - set(FRACTIONS))]:
+        own = numeric[numeric["fraction"] == fraction]
+        if own.empty:
+            continue
+        heading, state = FRACTIONS.get(fraction, (f"{_capital(_plain(fraction))}, of each class", _plain(fraction)))
+        rows = [
+            _row(row, axis, class_label(text(row["cell_class"])), _line(where(row), _cells_behind(row, state)))
+            for row in records(own)
+        ]
+        n_moved = int((own["fdr"] < FDR_THRESHOLD).sum())
+        n_tested = int((own["status"] == "tested").sum())
+        note = f"{n_moved} of {plural(n_tested, 'share')} moved at fdr < {FDR_THRESHOLD}" if n_tested else "none tested"
+        found.append(EffectTable(heading, note, "log odds", draw.forest_axis(axis), rows))
+    return found
 
 
 def disease_tables(contrast: Contrast) -> list[EffectTable]:
@@ -77,7 +113,7 @@ def disease_tables(contrast: Contrast) -> list[EffectTable]:
         return []
     numeric = table.assign(**{name: numbers(table, name) for name in ESTIMATE})
     tested = numeric[(numeric["status"] == "tested") & np.isfinite(numeric["effect"])]
-    axis = _axis(tested)
+    axis, where = _axis(tested), _where(table)
     order = {name: position for position, name in enumerate(class_order(table["cell_class"].astype(str)))}
     found = []
     for disease, every in numeric.groupby("disease", sort=True):
@@ -86,7 +122,13 @@ def disease_tables(contrast: Contrast) -> list[EffectTable]:
         n_open = len(every) - len(rows)
         note = f"{plural(n_open, 'row')} could not be tested" if n_open else ""
         shown = [
-            _row(row, axis, _plain(text(row["signature"])), class_label(text(row["cell_class"])), little_verified(row))
+            _row(
+                row,
+                axis,
+                _plain(text(row["signature"])),
+                _line(class_label(text(row["cell_class"])), where(row)),
+                little_verified(row),
+            )
             for row in records(rows)
         ]
         found.append(
@@ -116,13 +158,20 @@ def communication_tables(contrast: Contrast) -> list[EffectTable]:
         n_moved, n_both = (int((every[name] < FDR_THRESHOLD).sum()) for name in ("fdr", "fdr_both"))
         rows = every.sort_values(["fdr", "p_value"], kind="stable").head(N_PAIRS_SHOWN)
         rows = rows.sort_values("effect", ascending=False, kind="stable")
-        axis = _axis(rows)
+        axis, where = _axis(rows), _where(table)
         note = (
             f"{n_moved} of {plural(len(every), 'expressed pair')} changed (fdr < {FDR_THRESHOLD}); in {n_both} both "
             f"ends changed" + ("" if len(every) <= N_PAIRS_SHOWN else f"; the {len(rows)} clearest are drawn")
         )
         shown = [
-            _row(row, axis, *_pair(row), note=_ends(row), n=probability(number(row["fdr_both"])))
+            _row(
+                row,
+                axis,
+                _pair(row),
+                _line(_between(row), where(row)),
+                note=_ends(row),
+                n=probability(number(row["fdr_both"])),
+            )
             for row in records(rows)
         ]
         found.append(EffectTable(heading, note, "log2 units", draw.forest_axis(axis), shown, "Both ends"))
@@ -177,13 +226,40 @@ def _row(
     )
 
 
+def _where(table: pd.DataFrame) -> Callable[[Mapping[str, object]], str]:
+    """What names the data set of a row: nothing where the table holds one alone."""
+    several = "dataset" in table and table["dataset"].nunique() > 1
+    return lambda row: text(row.get("dataset")) if several else ""
+
+
+def _cells_behind(row: Mapping[str, object], state: str) -> str:
+    """``120 of 2,200 cells dividing against 90 of 2,100``, over all replicates; nothing where no cells are known."""
+    test, of_test, reference, of_reference = (
+        number(row.get(name)) for name in ("cells_test", "of_test", "cells_reference", "of_reference")
+    )
+    if not np.isfinite([test, of_test]).all() or of_test == 0:
+        return ""
+    said = f"{count(test)} of {count(of_test)} cells {state}"
+    if not np.isfinite([reference, of_reference]).all() or of_reference == 0:
+        return said
+    return f"{said} against {count(reference)} of {count(of_reference)}"
+
+
 def _axis(rows: pd.DataFrame) -> draw.Axis:
     return draw.effect_axis(*(numbers(rows, name).to_numpy(dtype=float) for name in ESTIMATE[:3]))
 
 
-def _pair(row: dict[str, object]) -> tuple[str, str]:
+def _pair(row: Mapping[str, object]) -> str:
+    return f"{text(row['ligand'])} \N{RIGHTWARDS ARROW} {text(row['receptor'])}"
+
+
+def _between(row: Mapping[str, object]) -> str:
     source, target = (class_label(text(row.get(name))) for name in ("source", "target"))
-    return f"{text(row['ligand'])} \N{RIGHTWARDS ARROW} {text(row['receptor'])}", f"{source} to {target}"
+    return f"{source} to {target}"
+
+
+def _line(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
 
 
 def _partner(row: dict[str, object]) -> str:

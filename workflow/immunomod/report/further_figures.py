@@ -55,6 +55,7 @@ def _of_contrast(contrast: Contrast) -> Iterator[tuple[str, Figure]]:
     composition = effect_rows.composition_table(contrast)
     named = (
         ("composition", [composition] if composition else []),
+        ("fractions", effect_rows.fraction_tables(contrast)),
         ("communication", effect_rows.communication_tables(contrast)),
         ("disease", effect_rows.disease_tables(contrast)),
     )

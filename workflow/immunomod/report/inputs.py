@@ -36,8 +36,8 @@ _TEXT_NAMES = (
     "sample", "dataset", "donor", "condition", "contrast", "cell_class", "compartment", "lineage", "program", "role",
     "arm", "status", "reason", "verdict", "cluster", "runner_up", "gene", "expected_sign", "model",
     "group", "calling_method", "doublet_method", "hashtag_method", "organism", "block",
-    # diseases, communication, potency
-    "disease", "signature", "pushes", "direction", "source", "target", "ligand", "receptor", "ligand_gene",
+    # diseases, shares of cells, communication, potency
+    "disease", "signature", "pushes", "fraction", "direction", "source", "target", "ligand", "receptor", "ligand_gene",
     "receptor_gene", "msc_donor", "msc_source", "component",
 )  # fmt: skip
 _TEXT_COLUMNS = dict.fromkeys(_TEXT_NAMES, str)
@@ -131,7 +131,7 @@ class Contrast:
         ``program_effects.tsv`` joined with ``title``, ``caveat``, ``sign_confidence`` and ``positive_control``.
     genes
         Gene table of each cell class.
-    enrichment, communication, disease, msc_scores, program_genes
+    fractions, enrichment, communication, disease, msc_scores, program_genes
         ``program_enrichment.tsv`` and the tables of these names; without columns where the run wrote none.
     """
 
@@ -142,6 +142,7 @@ class Contrast:
     composition: pd.DataFrame
     design: pd.DataFrame
     genes: Mapping[str, pd.DataFrame]
+    fractions: pd.DataFrame = field(default_factory=pd.DataFrame)
     enrichment: pd.DataFrame = field(default_factory=pd.DataFrame)
     communication: pd.DataFrame = field(default_factory=pd.DataFrame)
     disease: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -260,6 +261,7 @@ def _load_contrast(
         composition=_read_optional(folder / "composition.tsv"),
         design=_read_optional(folder / "design.tsv"),
         genes=genes,
+        fractions=_read_optional(folder / "fractions.tsv"),
         enrichment=_read_optional(folder / "program_enrichment.tsv"),
         communication=_read_optional(folder / "communication.tsv"),
         disease=_read_optional(folder / "disease.tsv"),

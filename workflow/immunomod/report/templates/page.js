@@ -231,6 +231,8 @@ CellMap.prototype.draw = function () {
   context.putImageData(image, 0, 0);
   if (this.by.column === "cell_class" || this.by.column === "cluster") { this.name(context); }
   canvas.dataset.by = this.by.title;
+  // Paper takes the picture, which is finer, while the map shows the same.
+  this.figure.classList.toggle("changed", this.by.column !== "cell_class" || only >= 0 || this.zoom > 1);
   canvas.setAttribute("aria-label", "Map of " + n.toLocaleString("en") + " cells, coloured by " + this.by.title);
 };
 CellMap.prototype.name = function (context) {
@@ -325,6 +327,18 @@ CellMap.prototype.listen = function () {
     self.hold();
   });
   canvas.addEventListener("click", function (event) { var p = at(event); self.tell(p[0], p[1]); });
+  // The same without a mouse.
+  canvas.addEventListener("keydown", function (event) {
+    var key = event.key, pan = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
+    if (event.ctrlKey || event.metaKey || event.altKey) { return; }
+    if (pan && self.zoom > 1) {
+      self.left += pan[0] * canvas.width / self.zoom / 8; self.top += pan[1] * canvas.height / self.zoom / 8;
+      self.hold();
+    } else if (key === "+" || key === "=" || key === "-" || key === "0") {
+      self.magnify(key === "0" ? 1 / self.zoom : key === "-" ? 0.625 : 1.6, canvas.width / 2, canvas.height / 2);
+    } else { return; }
+    event.preventDefault();
+  });
   ["pointerup", "pointercancel"].forEach(function (name) {
     canvas.addEventListener(name, function () { held = null; });
   });
