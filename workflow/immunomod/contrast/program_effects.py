@@ -294,8 +294,8 @@ def residual_variance(design: Design, scores: Floats, fit: LinearFit) -> tuple[F
     """
     if design.is_paired and "value" in design.units:
         blocks = design.units["block"].to_numpy()
-        variance, df = variance_of_slopes(scores, design.effect, design.nuisance, blocks)
-        return variance / fit.unscaled, np.full(len(variance), df)
+        of_slopes, slope_df = variance_of_slopes(scores, design.effect, design.nuisance, blocks)
+        return of_slopes / fit.unscaled, np.full(len(of_slopes), slope_df)
     in_test = (design.units["arm"] == TEST).to_numpy()
     if design.is_paired or "value" in design.units or design.nuisance.shape[1] > 1 or 2 * in_test.sum() == len(in_test):
         return fit.variance, np.full(len(fit.variance), float(fit.df))
