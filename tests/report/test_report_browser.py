@@ -100,15 +100,7 @@ def test_the_map_takes_every_colouring(built, chromium, tmp_path):
       var alone = colours();
       document.querySelector('.map button[data-zoom="1.6"]').click();
       await new Promise(function (go) { requestAnimationFrame(function () { requestAnimationFrame(go); }); });
-      var zoomed = colours();
-      async function press(key) {
-        canvas.dispatchEvent(new KeyboardEvent('keydown', { key: key, cancelable: true }));
-        await new Promise(function (go) { requestAnimationFrame(function () { requestAnimationFrame(go); }); });
-        return colours();
-      }
-      var panned = await press('ArrowRight'), whole = await press('0');
-      tell({errors: errors, options: options, all: all, alone: alone, zoomed: zoomed, legend: legend,
-            panned: panned, whole: whole,
+      tell({errors: errors, options: options, all: all, alone: alone, zoomed: colours(), legend: legend,
             picture: getComputedStyle(document.querySelector('.map img')).display});
     """
     )
@@ -123,8 +115,25 @@ def test_the_map_takes_every_colouring(built, chromium, tmp_path):
     assert all(first != second for first, second in pairwise(drawings))
     assert classes["MSC"].lower() in told["alone"] and classes["NK"].lower() not in told["alone"]
     assert told["zoomed"] != told["alone"] and told["picture"] == "none"
-    # the keyboard reaches what the mouse does
-    assert told["panned"] != told["zoomed"] and told["whole"] == told["alone"]
+
+
+def test_the_map_answers_to_the_keyboard(built, chromium, tmp_path):
+    script = (
+        MAP
+        + """
+      async function press(key) {
+        canvas.dispatchEvent(new KeyboardEvent('keydown', { key: key, cancelable: true }));
+        await new Promise(function (go) { setTimeout(go, 200); });
+        return colours();
+      }
+      var all = colours(), near = await press('+'), beside = await press('ArrowRight'), whole = await press('0');
+      tell({errors: errors, all: all, near: near, beside: beside, whole: whole, reached: canvas.tabIndex});
+    """
+    )
+    told, log = drive(chromium, built("coculture").html, script, tmp_path)
+    assert told.get("errors") == [], (told, log)
+    assert told["near"] != told["all"] and told["beside"] != told["near"]
+    assert told["whole"] == told["all"] and told["reached"] == 0
 
 
 def test_tables_sort_and_filter(built, chromium, tmp_path):

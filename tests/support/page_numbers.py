@@ -209,18 +209,19 @@ class PageNumbers:
         main = next(iter(self.page.all("main")))
         return [child for child in main.children if isinstance(child, Node) and child.name == "section"]
 
-    def check(self) -> tuple[int, list[str]]:
-        """How many rows of the page were explained, and those that were not, by section."""
-        n_explained, open_rows = 0, []
+    def rows(self) -> Iterator[tuple[str, str, bool]]:
+        """Section, text, and whether a table explains it, of every row, sentence and bar that holds numbers."""
         for section in self.sections:
             name = section.attributes["id"]
-            if name in {"methods", "run"}:
-                continue
-            for what, ok in (*self._rows(section), *self._spans(section), *self._bars(section)):
-                n_explained += ok
-                if not ok:
-                    open_rows.append(f"{name}: {what}")
-        return n_explained, open_rows
+            if name not in {"methods", "run"}:
+                for what, is_explained in (*self._rows(section), *self._spans(section), *self._bars(section)):
+                    yield name, what, is_explained
+
+    def check(self) -> tuple[int, list[str]]:
+        """How many rows of the page were explained, and those that were not, by section."""
+        found = list(self.rows())
+        unexplained = [f"{name}: {what}" for name, what, is_explained in found if not is_explained]
+        return len(found) - len(unexplained), unexplained
 
     def _candidates(self, section: Node, row: Node) -> list[Table]:
         if section.attributes["id"] == "claims":

@@ -201,6 +201,8 @@ CellMap.prototype.place = function (i) {
   ];
 };
 CellMap.prototype.draw = function () {
+  // Paper takes the picture, which is finer, while the map shows the same.
+  this.figure.classList.toggle("changed", this.by.column !== "cell_class" || this.only >= 0 || this.zoom > 1);
   this.size();
   var canvas = this.canvas, width = canvas.width, height = canvas.height;
   if (!width || !height) { return; }
@@ -231,8 +233,6 @@ CellMap.prototype.draw = function () {
   context.putImageData(image, 0, 0);
   if (this.by.column === "cell_class" || this.by.column === "cluster") { this.name(context); }
   canvas.dataset.by = this.by.title;
-  // Paper takes the picture, which is finer, while the map shows the same.
-  this.figure.classList.toggle("changed", this.by.column !== "cell_class" || only >= 0 || this.zoom > 1);
   canvas.setAttribute("aria-label", "Map of " + n.toLocaleString("en") + " cells, coloured by " + this.by.title);
 };
 CellMap.prototype.name = function (context) {
