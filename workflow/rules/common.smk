@@ -1,4 +1,4 @@
-# What every rule needs: the validated run, the constraints on names, and the package on the path of every script.
+# What all rules need: the validated run, the constraints on names, and the package on the path of every script.
 import re
 import sys
 import tarfile
