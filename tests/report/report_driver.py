@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-#: What every script may use: wait for a condition, then go on; and `tell`, which ends the script.
+#: What every script may use: wait for a condition, then go on; and `tell`, which ends the script. Without a screen frames
+#: need not come, so what waits for one waits for the page's clock.
 HELPERS = """
 function until(what) { return new Promise(function (go) {
   (function look() { if (what()) { go(); } else { setTimeout(look, 10); } })(); }); }
 function tell(value) { document.documentElement.setAttribute('data-told', encodeURIComponent(JSON.stringify(value))); }
 var loaded = new Promise(function (go) { addEventListener('load', go); }), errors = [];
+window.requestAnimationFrame = function (draw) { return setTimeout(draw, 16); };
 addEventListener('error', function (e) { errors.push(String(e.message)); });
 addEventListener('securitypolicyviolation', function (e) { errors.push('policy: ' + e.violatedDirective); });
 """

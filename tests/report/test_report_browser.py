@@ -122,8 +122,9 @@ def test_the_map_answers_to_the_keyboard(built, chromium, tmp_path):
         MAP
         + """
       async function press(key) {
+        var before = canvas.dataset.view;
         canvas.dispatchEvent(new KeyboardEvent('keydown', { key: key, cancelable: true }));
-        await new Promise(function (go) { setTimeout(go, 200); });
+        await until(function () { return canvas.dataset.view !== before; });
         return colours();
       }
       var all = colours(), near = await press('+'), beside = await press('ArrowRight'), whole = await press('0');
@@ -309,6 +310,6 @@ def test_sixty_samples_and_twelve_questions_stay_small_and_fast(built, chromium,
     """
     told, log = drive(chromium, study.html, script, tmp_path)
     assert told.get("errors") == [], (told, log)
-    assert told["milliseconds"] < 5000 and told["width"] <= 1280
+    assert told["milliseconds"] < 10_000 and told["width"] <= 1280
     assert told["answers"] == told["listed"] == 12 and told["samples"] == 60
     assert all(told["names"])

@@ -233,6 +233,7 @@ CellMap.prototype.draw = function () {
   context.putImageData(image, 0, 0);
   if (this.by.column === "cell_class" || this.by.column === "cluster") { this.name(context); }
   canvas.dataset.by = this.by.title;
+  canvas.dataset.view = [this.zoom.toFixed(2), Math.round(this.left), Math.round(this.top)].join(" ");
   canvas.setAttribute("aria-label", "Map of " + n.toLocaleString("en") + " cells, coloured by " + this.by.title);
 };
 CellMap.prototype.name = function (context) {
