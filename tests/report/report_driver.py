@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-#: What every script may use: wait for a condition, then go on; and `tell`, which ends the script. Without a screen frames
-#: need not come, so what waits for one waits for the page's clock.
+#: What every script may use: wait for a condition, then go on; and `tell`, which ends the script.
+#: Without a screen frames need not come, so what waits for one waits for the page's clock.
 HELPERS = """
 function until(what) { return new Promise(function (go) {
   (function look() { if (what()) { go(); } else { setTimeout(look, 10); } })(); }); }
