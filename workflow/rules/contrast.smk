@@ -65,7 +65,12 @@ rule test_contrast:
             category="Effects",
             labels={"table": "what was compared", "contrast": "{contrast}"},
         ),
-        gene_tests="<results>/contrasts/{contrast}/gene_tests.tsv",
+        gene_tests=report(
+            "<results>/contrasts/{contrast}/gene_tests.tsv",
+            caption="../report/gene_tests.rst",
+            category="Effects",
+            labels={"table": "which classes were tested for genes", "contrast": "{contrast}"},
+        ),
         program_scores=report(
             "<results>/contrasts/{contrast}/program_scores.tsv",
             caption="../report/program_scores.rst",
