@@ -31,6 +31,7 @@ import pandas as pd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow"))
+sys.path.insert(0, str(REPOSITORY / "tests"))
 
 from immunomod.atlas.build import build_atlas  # noqa: E402
 from immunomod.atlas.settings import AtlasSettings  # noqa: E402
@@ -40,18 +41,9 @@ from immunomod.sample.process import log_normalise, process_sample  # noqa: E402
 from immunomod.sample.settings import SampleSettings  # noqa: E402
 from immunomod.simulate.settings import SimulationSettings  # noqa: E402
 from immunomod.simulate.study import simulate_study  # noqa: E402
+from support.gse96583 import AUTHORS_CLASSES  # noqa: E402
 
 CONFIG = REPOSITORY / "config" / "examples" / "GSE96583" / "config.yaml"
-AUTHORS = {
-    "CD4 T cells": "CD4_T",
-    "CD8 T cells": "CD8_T",
-    "CD14+ Monocytes": "CD14_monocyte",
-    "FCGR3A+ Monocytes": "CD16_monocyte",
-    "B cells": "B",
-    "NK cells": "NK",
-    "Dendritic cells": "DC",
-    "Megakaryocytes": "megakaryocyte",
-}
 LINEAGES = {
     **dict.fromkeys(("T", "CD4_T", "CD8_T", "Treg"), "T"),
     **dict.fromkeys(("monocyte", "CD14_monocyte", "CD16_monocyte", "macrophage"), "monocyte"),
@@ -70,7 +62,7 @@ def blood(folder: Path, shared: Path) -> tuple[list[Path], pd.Series]:
     subprocess.run([*command, "--", *names], check=True)
     paths = [folder / name for name in names]
     labels = pd.concat([anndata.read_h5ad(path, backed="r").obs["author_label"].astype(str) for path in paths])
-    return paths, labels.map(AUTHORS)
+    return paths, labels.map(AUTHORS_CLASSES)
 
 
 def thinned_blood(folder: Path, shared: Path) -> tuple[list[Path], pd.Series]:

@@ -17,21 +17,12 @@ from immunomod.contrast.model import benjamini_hochberg
 from immunomod.contrast.scores import effective_library
 from immunomod.files import read_tsv
 from support.geo_server import GeoServer
+from support.gse96583 import AUTHORS_CLASSES
 from support.workflow import Outcome, snakemake
 
 pytestmark = pytest.mark.slow
 
 CONFIG = "config/examples/GSE96583/config.yaml"
-LABELS = {
-    "CD4 T cells": "CD4_T",
-    "CD8 T cells": "CD8_T",
-    "CD14+ Monocytes": "CD14_monocyte",
-    "FCGR3A+ Monocytes": "CD16_monocyte",
-    "B cells": "B",
-    "NK cells": "NK",
-    "Dendritic cells": "DC",
-    "Megakaryocytes": "megakaryocyte",
-}
 LINEAGES = {"CD4_T": "T", "CD8_T": "T", "CD14_monocyte": "monocyte", "CD16_monocyte": "monocyte"}
 EDGER = """
 suppressMessages(library(edgeR))
@@ -82,7 +73,7 @@ def test_all_donors_conditions_and_labels_are_the_authors(read_cells, authors_ce
 
 def test_classes_agree_with_the_authors(from_files, authors_cells):
     obs = anndata.read_h5ad(from_files.results / "atlas" / "GSE96583.h5ad").obs.astype(str)
-    wanted = authors_cells.loc[obs.index, "cell_type"].map(LABELS)
+    wanted = authors_cells.loc[obs.index, "cell_type"].map(AUTHORS_CLASSES)
     found = obs["cell_class"].replace({"Treg": "CD4_T"})  # the author has no class for them
     lineage = wanted.replace(LINEAGES)
     assert len(obs) > 1900
