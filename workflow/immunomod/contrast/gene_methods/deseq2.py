@@ -106,7 +106,7 @@ METHOD = GeneMethod(
     citation="Love, Huber and Anders 2014, Genome Biology 15:550; Muzellec et al. 2023, Bioinformatics 39:btad547",
     needs="two replicates in each arm, or two pairs",
     limits=(
-        "with 4 pairs or fewer it is careful: of genes that nothing touched 1% to 2% were rejected at a nominal 5%; "
+        "with 4 pairs or fewer it is careful and rejects fewer untouched genes than the nominal share; "
         "what is left where leaked molecules were taken out is rounded, and taken for counted"
     ),
     run=fit,
