@@ -84,7 +84,7 @@ def _atlas(tables: ReportTables, config: Mapping[str, Any]) -> Paragraph:
         f"{plural(len(tables.atlases), 'atlas', 'atlases')} of {n_cells:,} cells: {settings.n_variable_genes:,} genes "
         f"variable across samples, {settings.n_components} principal components {' or '.join(aligned)}, a graph of "
         f"{settings.n_neighbors} neighbours, Leiden clusters{chosen}{by_auto}, and a UMAP for display. Cells were "
-        f"named from a sourced table of markers, by their group's expression and their own{_heard(config)}; a "
+        f"named from a sourced table of markers, by their group's expression and their own{_heard(config)}. A "
         "cell's own counts then shifted these votes (expectation maximisation over the classes). No effect is computed "
         "from the map."
     )
