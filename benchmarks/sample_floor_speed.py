@@ -203,7 +203,7 @@ def with_immunomod(process: str, folder: Path, clock: Clock) -> None:
     if process == "read_counts":
         row = {"sample": SAMPLE, "dataset": "D1", "condition": "coculture", "donor": "d1", "organism": "human"}
         job = SimpleNamespace(
-            input=SimpleNamespace(manifest=folder / "manifest.tsv"),
+            input=_Named(manifest=folder / "manifest.tsv"),
             output=_Named(counts=out / "counts.h5ad", read=out / "read.tsv"),
             params=SimpleNamespace(row=row, reading={}, cells_table={}),
         )

@@ -1,5 +1,6 @@
 """The embedded demo, whose truth is known: every floor's result against what was planted."""
 
+import hashlib
 import json
 import os
 import re
@@ -113,6 +114,40 @@ def test_the_dictionary_describes_the_columns_of_every_table(demo):
             found.add(name)
             assert list(read_tsv(path, nrows=1, dtype=str).columns) == described[name], path
     assert found == set(described)
+
+
+def test_every_table_is_traced_back_to_files_of_the_ledger(demo, repository):
+    """By what Snakemake itself remembers of each file: its inputs, theirs, and so on to the files that were acquired."""
+    summary = snakemake(demo.results.parent, repository / CONFIG, "--detailed-summary").check().printed
+    rows = [line.split("\t") for line in summary.splitlines() if line.count("\t") == 7]
+    column = rows[0].index("input-file(s)")
+    inputs_of = {row[0]: {name for name in row[column].split(",") if name not in ("", "-")} for row in rows[1:]}
+    ledger = read_tsv(demo.results / "ledger.tsv", dtype=str)
+    sha_of = dict(zip(ledger["path"], ledger["sha256"], strict=True))
+
+    def samples_behind(name: str, seen: set[str]) -> set[str]:
+        made = next((output for output in (name, *map(str, Path(name).parents)) if output in inputs_of), None)
+        if made is None or made in seen:
+            return set()
+        seen.add(made)
+        found = {Path(made).stem} if made.startswith("results/acquire/") else set()
+        return found.union(*(samples_behind(other, seen) for other in inputs_of[made]))
+
+    sheet = {row.stem for row in demo.results.glob("acquire/*/samples/*.tsv")}
+    tables = {path.relative_to(demo.results.parent).as_posix() for path in demo.results.rglob("*.tsv*")}
+    # What holds nothing of the data: times, versions, copies of the sheets, and mistakes in them.
+    tables = {name for name in tables if not re.match("results/(benchmarks|provenance|check)/", name)}
+    tables = {name for name in tables if "/files/" not in name}
+    assert len(tables) > 100
+    for name in sorted(tables):
+        part = re.match(r"results/(?:samples|pseudobulk|acquire/[^/]+/samples)/([^/.]+)(?:/|\.tsv)", name)
+        of_one = {part[1]} & sheet if part else set()
+        assert samples_behind(name, set()) == (of_one or sheet), name
+    for sample in sorted(sheet):
+        (manifest,) = demo.results.glob(f"acquire/*/samples/{sample}.tsv")
+        for row in read_tsv(manifest, dtype=str).to_dict("records"):
+            bytes_read = (demo.results.parent / row["path"]).read_bytes()
+            assert hashlib.sha256(bytes_read).hexdigest() == row["sha256"] == sha_of[row["path"]]
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,7 @@ workflow.register_resource("door", DOOR)
 SAMPLES = list(RUN.samples["sample"])
 CONTRASTS = list(RUN.contrasts["contrast"])
 COMPARED = sorted({dataset for contrast in CONTRASTS for dataset in RUN.datasets_of_contrast(contrast)})
+SAMPLE_TABLES = ["read.tsv", "qc.tsv", "cells.tsv.gz", "ambient.tsv", "barcode_ranks.tsv"]
 ATLAS_TABLES = ["integration", "clustering", "clusters", "markers"]
 PROGRAM_TABLES = ["program_effects", "program_scores", "program_genes", "program_enrichment"]
 CONTRAST_TABLES = [*PROGRAM_TABLES, "composition", "fractions", "communication", "design", "gene_tests"]

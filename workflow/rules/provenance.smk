@@ -1,9 +1,14 @@
 # provenance: what the run was made with, and, once all else is there, how it went.
+
+# Every table is asked for by name, those too that only other jobs read: Snakemake makes no file anew that nothing asks for
+# and whose readers are up to date, such as one that a job which failed took with it.
 RESULTS = [
     "<results>/report/index.html",
-    "<results>/check/problems.tsv",
+    collect("<results>/check/{file}", file=["problems.tsv", "coverage.tsv", "summary.txt"]),
     "<results>/ledger.tsv",
     "<results>/samples/qc.tsv",
+    collect("<results>/samples/{sample}/{table}", sample=SAMPLES, table=SAMPLE_TABLES),
+    collect("<results>/pseudobulk/{dataset}.leakage.tsv", dataset=COMPARED),
     "<results>/synthesis/program_meta.tsv",
     collect("<results>/synthesis/{table}.tsv", table=POTENCY_TABLES),
     "<results>/provenance/versions.tsv",
@@ -11,7 +16,7 @@ RESULTS = [
     collect("<results>/atlas/{atlas}/{table}.tsv", atlas=RUN.atlases, table=ATLAS_TABLES),
     collect("<results>/contrasts/{contrast}/{table}.tsv", contrast=CONTRASTS, table=CONTRAST_TABLES),
     collect("<results>/contrasts/{contrast}/genes", contrast=CONTRASTS),
-    collect("<results>/contrasts/{contrast}/disease.tsv", contrast=CONTRASTS),
+    collect("<results>/contrasts/{contrast}/{table}.tsv", contrast=CONTRASTS, table=["disease", "msc_scores"]),
 ]
 
 
