@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import re
 import shutil
 import subprocess
@@ -12,6 +14,8 @@ import h5py
 import pandas as pd
 import pytest
 import yaml
+from snakemake.logging import DefaultFormatter
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from immunomod import cluster
 from immunomod.errors import UserError
@@ -53,6 +57,28 @@ def test_jobs_that_were_left_are_cancelled_and_no_others(tmp_path, monkeypatch):
     assert cluster.cancel_left_jobs(run_of(tmp_path, "11", "12")) == ["11", "12"]
     assert slurm.cancelled == ["11", "12"] and set(slurm.jobs) == {"13", "14"}
     assert cluster.cancel_left_jobs(run_of(tmp_path, "14", "99")) == []
+
+
+def test_what_is_said_of_a_group_that_failed_tells_slurms_reason(monkeypatch):
+    """Through Snakemake's own formatter, as ``GroupJob.log_error`` calls it."""
+    monkeypatch.setattr(cluster, "_slurm", lambda *command: "CANCELLED by 1000\n" if command[-1] == "-j17" else "")
+    logger, said = logging.getLogger("groups"), io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.setFormatter(DefaultFormatter())
+    monkeypatch.setattr(logger, "handlers", [handler])
+    for _ in range(2):
+        cluster.say_why_groups_fail(logger)
+    for path in ("slurm_logs/group_read/17.log", "slurm_logs/group_read/18.log", "elsewhere"):
+        extra = {"event": LogEvent.GROUP_ERROR, "groupid": "read", "aux_logs": [path], "job_error_info": []}
+        logger.error("Error in group read", extra=extra)
+    logger.error("another message")
+    lines = [line.strip() for line in said.getvalue().splitlines()]
+    assert [line for line in lines if "message" in line] == [
+        "message: Error in group read: SLURM job 17 failed, SLURM status is: 'CANCELLED'",
+        "message: Error in group read",
+        "message: Error in group read",
+        "another message",
+    ]
 
 
 def test_a_job_that_does_not_end_stops_the_run(tmp_path, monkeypatch):

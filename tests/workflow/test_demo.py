@@ -117,7 +117,7 @@ def test_the_dictionary_describes_the_columns_of_every_table(demo):
 
 
 def test_every_table_is_traced_back_to_files_of_the_ledger(demo, repository):
-    """By what Snakemake itself remembers of each file: its inputs, theirs, and so on to the files that were acquired."""
+    """By what Snakemake remembers of each file: its inputs, theirs, and so on to the files that were acquired."""
     summary = snakemake(demo.results.parent, repository / CONFIG, "--detailed-summary").check().printed
     rows = [line.split("\t") for line in summary.splitlines() if line.count("\t") == 7]
     column = rows[0].index("input-file(s)")

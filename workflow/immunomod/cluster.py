@@ -21,6 +21,7 @@ from typing import Any
 from immunomod.errors import UserError
 
 PATIENCE_S = 120.0
+LOG_OF_A_JOB = re.compile(r"/(\d+)\.log$")
 NAMED = re.compile(r"immunomod: SLURM job (\d+) on ")
 STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED,STOPPED,COMPLETING,REQUEUED"
 
@@ -67,6 +68,29 @@ def cancel_left_jobs(workflow: Any) -> list[str]:
         _slurm("scancel", *left)
         _wait_until_gone(set(left))
     return left
+
+
+def say_why_groups_fail(logger: logging.Logger) -> None:
+    """Have what ``logger`` says of a group of jobs that failed tell SLURM's reason, as it does of a single job.
+
+    Snakemake is told why by its executor, but prints of a group no more than where its log lies.
+    """
+    if not any(isinstance(known, _GroupsReason) for known in logger.filters):
+        logger.addFilter(_GroupsReason())
+
+
+class _GroupsReason(logging.Filter):
+    """Completes the message of a group's failure; lets every message through."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if str(getattr(record, "event", "")).endswith("group_error"):
+            logs = (LOG_OF_A_JOB.search(str(path)) for path in getattr(record, "aux_logs", ()))
+            for number in (found[1] for found in logs if found):
+                # "CANCELLED by 1000" and the like
+                state = _slurm("sacct", "--noheader", "--parsable2", "--allocations", "--format=State", f"-j{number}")
+                if state.strip():
+                    record.msg = f"{record.msg}: SLURM job {number} failed, SLURM status is: '{state.split()[0]}'"
+        return True
 
 
 def job_of_log(path: str | Path) -> str:

@@ -45,7 +45,7 @@ def told(paths):
 sys.path.insert(0, str(repository_of(workflow.current_basedir) / "workflow"))
 
 from immunomod.claims import SHIPPED as SHIPPED_CLAIMS
-from immunomod.cluster import cancel_left_jobs, largest_mb, reading_memory_mb
+from immunomod.cluster import cancel_left_jobs, largest_mb, reading_memory_mb, say_why_groups_fail
 from immunomod.errors import UserError
 from immunomod.job import refuse_unwritable, share_package_path
 from immunomod.sample.settings import SECTIONS as SAMPLE_SECTIONS
@@ -89,5 +89,6 @@ onstart:
     try:
         refuse_unwritable(path for job in workflow.dag.needrun_jobs() for path in job.output)
         cancel_left_jobs(workflow)
+        say_why_groups_fail(logger)
     except UserError as error:
         raise WorkflowError(str(error)) from None
