@@ -23,7 +23,8 @@ ARG REVISION=
 RUN printf '%s' "${REVISION}" > /opt/immunomod/.revision \
     && echo /opt/immunomod/workflow > "$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/immunomod.pth" \
     && printf '#!/opt/venv/bin/python\nfrom immunomod.cli import main\n\nmain()\n' > /opt/venv/bin/immunomod \
-    && chmod 755 /opt/venv/bin/immunomod
+    && chmod 755 /opt/venv/bin/immunomod \
+    && /opt/venv/bin/python -m compileall -q /opt/immunomod/workflow/immunomod
 ENV PATH=/opt/venv/bin:$PATH HOME=/home/immunomod MPLBACKEND=Agg
 USER 1000
 # Snakemake finds the Snakefile here; a study is named with --directory and --configfile.

@@ -6,6 +6,8 @@ export MPLBACKEND := Agg
 
 .PHONY: env env-scvi env-crate env-cellxgene env-deployment demo test test-fast test-slurm lint format bench lock clean
 
+# Compiled once here, and not by every job: a second a job where Python may not write bytecode (PYTHONDONTWRITEBYTECODE,
+# environments that cannot be written to).
 ## .venv/ with snakemake and immunomod
 env: .venv/.installed
 
@@ -16,12 +18,13 @@ env: .venv/.installed
 
 .venv/.installed: envs/immunomod.lock pyproject.toml .venv/bin/uv
 	@echo "Installing the environment into .venv/ ..."
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r envs/immunomod.lock
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r envs/immunomod.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@$(BIN)/python -m compileall -q workflow/immunomod
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed envs/dev.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r envs/dev.lock
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r envs/dev.lock
 	@touch $@
 
 # scvi-tools stays apart: it brings PyTorch. TORCH names a build of your own choice, such as torch==2.13.0+cpu.
@@ -108,7 +111,11 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/doublets.py
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/demultiplexing.py
-	$(BIN)/python benchmarks/markers.py
+	$(BIN)/python benchmarks/markers.py $(if $(CONTESTANTS),--python $(CONTESTANTS))
+	$(BIN)/python benchmarks/integration.py
+	$(BIN)/python benchmarks/cell_fractions.py
+	$(BIN)/python benchmarks/inference_speed.py
+	$(BIN)/python benchmarks/job_overhead.py
 	$(BIN)/python benchmarks/leakage.py
 	$(BIN)/python benchmarks/leakage.py --studies 20 --classes own
 	$(BIN)/python benchmarks/communication.py
