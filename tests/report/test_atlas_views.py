@@ -10,6 +10,7 @@ import pytest
 
 from immunomod.report import atlas_views
 from immunomod.report.inputs import Atlas, ReportTables
+from immunomod.report.maps import name_places
 from support.report_inputs import clustering_table, integration_table, marker_table
 
 
@@ -87,3 +88,22 @@ def test_an_atlas_without_tables_has_no_sections(tables: ReportTables) -> None:
         "Integration",
         "Resolution of the clusters",
     ]
+
+
+def test_a_name_on_the_map_lies_on_cells_of_its_own() -> None:
+    """Of a class in two parts as well, whose median lies between them; a handful of strays moves no name."""
+    rng = np.random.default_rng(0)
+    parts = {
+        "two": [((0, 0), 400), ((10, 0), 300)],
+        "one": [((5, 8), 600)],
+        "rare": [((5, 0.5), 2)],
+        "few": [((9, 9), 9)],
+    }
+    levels = pd.Series([name for name, groups in parts.items() for _, n in groups for _ in range(n)])
+    middles = np.concatenate([np.tile(middle, (n, 1)) for groups in parts.values() for middle, n in groups])
+    cells = pd.DataFrame(middles + rng.normal(0, 0.4, middles.shape), columns=["umap_1", "umap_2"])
+    cells.loc[:20, "umap_1"] = rng.uniform(-2, 12, 21)
+    found = name_places(cells, levels)
+    assert list(found) == ["two", "one", "few"]
+    for name, middle in (("two", (0, 0)), ("one", (5, 8)), ("few", (9, 9))):
+        assert np.hypot(*np.subtract(found[name], middle)) < 0.8

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from immunomod.report.inputs import Atlas
-from immunomod.report.maps import COLOURINGS, MAX_CELLS, Colours, colours_of, drawable, share_of
+from immunomod.report.maps import COLOURINGS, MAX_CELLS, NAMED, Colours, colours_of, drawable, name_places, share_of
 from immunomod.report.palette import class_label
 from immunomod.report.words import plural
 
@@ -67,12 +67,15 @@ def map_data(atlas: Atlas, colours: Colours, titles: pd.Series, n_cells: int = M
             continue
         codes = levels.map({level: code for code, level in enumerate(palette)}).to_numpy()
         counts = np.bincount(codes, minlength=len(palette))
+        names = name_places(cells, levels) if column in NAMED else {}
         arrays.append(_pack(codes.astype("<u2")))
         groups.append(
             {
                 "column": column,
                 "title": title,
                 "array": len(arrays) - 1,
+                # in which order levels are named, and where
+                "names": [[list(palette).index(level), *_grid_place(cells, at)] for level, at in names.items()],
                 "levels": [
                     {"label": _label(column, level), "colour": colour, "n": int(n)}
                     for (level, colour), n in zip(palette.items(), counts, strict=True)
@@ -119,6 +122,11 @@ def _extent(cells: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float6
     places = cells[["umap_1", "umap_2"]].to_numpy(dtype=float)
     low, high = places.min(axis=0), places.max(axis=0)
     return places, low, np.maximum(high - low, 1e-9)
+
+
+def _grid_place(cells: pd.DataFrame, at: tuple[float, float]) -> list[int]:
+    _, low, span = _extent(cells)
+    return [int(value) for value in np.round((np.array(at) - low) / span * GRID)]
 
 
 def _on_grid(cells: pd.DataFrame) -> NDArray[np.uint16]:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_CELLS = 200_000
+#: Columns whose levels are named on the map.
+NAMED = ("cell_class", "cluster")
+#: Parts of each side of a map, in which the cells of a level are counted.
+_BINS = 24
 #: A class keeps this many of its cells, or all that it has, however far a large atlas is thinned.
 KEPT_OF_CLASS = 2_000
 COLOURINGS: tuple[tuple[str, str], ...] = (
@@ -135,7 +139,7 @@ def draw_map(axes: Axes, cells: pd.DataFrame, column: str, colours: Mapping[str,
     axes.set_yticks([])
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_visible(False)
-    if column in {"cell_class", "cluster"}:
+    if column in NAMED:
         _name_levels(axes, cells, levels)
 
 
@@ -143,12 +147,33 @@ def _name_levels(axes: Axes, cells: pd.DataFrame, levels: pd.Series) -> None:
     from matplotlib import patheffects
 
     halo: list[Any] = [patheffects.withStroke(linewidth=2.5, foreground="white")]
-    medians = cells[["umap_1", "umap_2"]].astype(float).groupby(levels.to_numpy()).median()
-    for level, position in medians.iterrows():
-        label = literal(class_label(str(level)).split(",")[0] if levels.name == "cell_class" else str(level))
-        axes.annotate(
-            label, tuple(position), ha="center", va="center", fontsize=9, fontweight="bold", path_effects=halo
-        )
+    for level, position in name_places(cells, levels).items():
+        label = literal(class_label(level).split(",")[0] if levels.name == "cell_class" else level)
+        axes.annotate(label, position, ha="center", va="center", fontsize=9, fontweight="bold", path_effects=halo)
+
+
+def name_places(cells: pd.DataFrame, levels: pd.Series) -> dict[str, tuple[float, float]]:
+    """Where the name of each level stands: the middle of its fullest part, so that it lies on cells of its own.
+
+    The largest level comes first. One of less than a cell in 500, or of fewer than three cells, has no name on the map.
+    """
+    places = cells[["umap_1", "umap_2"]].to_numpy(dtype=float)
+    low, high = places.min(axis=0), places.max(axis=0)
+    bins = np.minimum((places - low) / np.maximum(high - low, 1e-9) * _BINS, _BINS - 1).astype(int)
+    found = {}
+    for level, n_cells in levels.value_counts().items():
+        if n_cells < max(3, len(cells) / 500):
+            continue
+        own = (levels == level).to_numpy()
+        counts = np.zeros((_BINS, _BINS))
+        np.add.at(counts, tuple(bins[own].T), 1.0)
+        around = np.lib.stride_tricks.sliding_window_view(np.pad(counts, 1), (3, 3)).sum(axis=(2, 3))
+        # of bins whose surroundings hold as many, the fullest itself
+        fullest = np.array(np.unravel_index(np.argmax(around + counts / (1.0 + n_cells)), counts.shape))
+        near = own & (np.abs(bins - fullest) <= 1).all(axis=1)
+        x, y = np.median(places[near], axis=0)
+        found[str(level)] = (float(x), float(y))
+    return found
 
 
 def literal(text: str) -> str:

@@ -194,10 +194,11 @@ CellMap.prototype.size = function () {
   this.scaleX = scale * this.spec.aspect / 65535; this.scaleY = scale / 65535;
   this.padX = pad + (w - scale * this.spec.aspect) / 2; this.padY = pad + (h - scale) / 2;
 };
-CellMap.prototype.place = function (i) {
+CellMap.prototype.place = function (i) { return this.seen(this.x[i], this.y[i]); };
+CellMap.prototype.seen = function (x, y) {
   return [
-    (this.padX + this.x[i] * this.scaleX - this.left) * this.zoom,
-    (this.padY + (65535 - this.y[i]) * this.scaleY - this.top) * this.zoom
+    (this.padX + x * this.scaleX - this.left) * this.zoom,
+    (this.padY + (65535 - y) * this.scaleY - this.top) * this.zoom
   ];
 };
 CellMap.prototype.draw = function () {
@@ -231,20 +232,13 @@ CellMap.prototype.draw = function () {
     }
   }
   context.putImageData(image, 0, 0);
-  if (this.by.column === "cell_class" || this.by.column === "cluster") { this.name(context); }
+  if (this.by.names) { this.name(context); }
   canvas.dataset.by = this.by.title;
   canvas.dataset.view = [this.zoom.toFixed(2), Math.round(this.left), Math.round(this.top)].join(" ");
   canvas.setAttribute("aria-label", "Map of " + n.toLocaleString("en") + " cells, coloured by " + this.by.title);
 };
 CellMap.prototype.name = function (context) {
-  var n = this.spec.n, xs = [], ys = [], self = this;
-  this.by.levels.forEach(function () { xs.push([]); ys.push([]); });
-  var stride = Math.max(1, Math.floor(n / 40000));
-  for (var i = 0; i < n; i += stride) {
-    var at = this.place(i), code = this.values[i];
-    xs[code].push(at[0]); ys[code].push(at[1]);
-  }
-  function middle(list) { return list.sort(function (a, b) { return a - b; })[list.length >> 1]; }
+  var self = this;
   context.font = "600 " + 12 * this.ratio + "px system-ui, sans-serif";
   context.textAlign = "center"; context.textBaseline = "middle";
   context.lineWidth = 3.5 * this.ratio; context.strokeStyle = "#fff"; context.lineJoin = "round";
@@ -252,10 +246,12 @@ CellMap.prototype.name = function (context) {
   function clash(x, y, half) {
     return taken.some(function (t) { return Math.abs(t[1] - y) < line && Math.abs(t[0] - x) < t[2] + half; });
   }
-  this.by.levels.forEach(function (level, code) {
-    if (!xs[code].length || (self.only >= 0 && self.only !== code)) { return; }
-    var text = level.label.split(",")[0], half = context.measureText(text).width / 2 + 4;
-    var x = Math.max(half, Math.min(middle(xs[code]), self.canvas.width - half)), y = middle(ys[code]);
+  this.by.names.forEach(function (named) {
+    var code = named[0], at = self.seen(named[1], named[2]);
+    var outside = at[0] < 0 || at[1] < 0 || at[0] > self.canvas.width || at[1] > self.canvas.height;
+    if (outside || (self.only >= 0 && self.only !== code)) { return; }
+    var text = self.by.levels[code].label.split(",")[0], half = context.measureText(text).width / 2 + 4;
+    var x = Math.max(half, Math.min(at[0], self.canvas.width - half)), y = at[1];
     for (var tries = 0; tries < 8 && clash(x, y, half); tries++) { y += line; }
     taken.push([x, y, half]);
     context.strokeText(text, x, y);
