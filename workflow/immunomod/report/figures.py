@@ -184,6 +184,8 @@ def map_figure(atlas: Atlas, shared: Colours) -> Figure | None:
         return None
     n_rows = -(-len(shown) // 2)
     figure = new_figure(11.0, 4.0 * n_rows)
+    # names are set by where the axes lie
+    figure.subplots_adjust(wspace=0.5, left=0.02, right=0.86, bottom=0.02, top=0.95)
     for position, (column, title) in enumerate(shown):
         axes = figure.add_subplot(n_rows, 2, position + 1)
         colours = colours_of(cells, column, shared)
@@ -194,7 +196,6 @@ def map_figure(atlas: Atlas, shared: Colours) -> Figure | None:
             for level, colour in list(colours.items())[:30]
         ]
         axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=6.5)
-    figure.subplots_adjust(wspace=0.5, left=0.02, right=0.86, bottom=0.02, top=0.95)
     return figure
 
 

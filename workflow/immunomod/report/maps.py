@@ -129,7 +129,7 @@ def colours_of(cells: pd.DataFrame, column: str, shared: Colours) -> dict[str, s
 
 
 def draw_map(axes: Axes, cells: pd.DataFrame, column: str, colours: Mapping[str, str]) -> None:
-    """Scatter ``cells`` on ``axes``, coloured by ``column``; classes and clusters are named at their median."""
+    """Scatter ``cells`` on ``axes``, coloured by ``column``; classes and clusters are named where they lie."""
     x, y = (cells[name].to_numpy(dtype=float) for name in ("umap_1", "umap_2"))
     levels = cells[column].astype(str)
     size = float(np.clip(16_000 / max(len(cells), 1), 0.3, 9.0))
@@ -147,9 +147,27 @@ def _name_levels(axes: Axes, cells: pd.DataFrame, levels: pd.Series) -> None:
     from matplotlib import patheffects
 
     halo: list[Any] = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    axes.apply_aspect()
+    taken: list[Any] = []
     for level, position in name_places(cells, levels).items():
         label = literal(class_label(level).split(",")[0] if levels.name == "cell_class" else level)
-        axes.annotate(label, position, ha="center", va="center", fontsize=9, fontweight="bold", path_effects=halo)
+        name = axes.annotate(
+            label,
+            position,
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
+            fontweight="bold",
+            path_effects=halo,
+        )
+        # the largest level has its name in place, and others make way downwards
+        for lines in range(1, 8):
+            if not any(name.get_window_extent().overlaps(other) for other in taken):
+                break
+            name.set_position((0, -9 * lines))
+        taken.append(name.get_window_extent())
 
 
 def name_places(cells: pd.DataFrame, levels: pd.Series) -> dict[str, tuple[float, float]]:
