@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from support.shared_runs import run_once
+from support.tiny_study import write_tiny_study
+from support.workflow import REPOSITORY, Outcome, snakemake
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,18 @@ def shared() -> Path:
     if not (folder / "geo_mirror").is_dir():
         pytest.skip("needs the folder of real data ../shared, which is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The embedded demo, run to its end."""
+    demo = REPOSITORY / "config" / "demo" / "config.yaml"
+    return run_once(tmp_path_factory, "demo", lambda folder: snakemake(folder, demo))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The smallest study (``support.tiny_study``), run to its end on one core; its config is ``study/config.yaml``."""
+    return run_once(
+        tmp_path_factory, "tiny", lambda folder: snakemake(folder, write_tiny_study(folder / "study"), "--cores", "1")
+    )

@@ -19,7 +19,7 @@ import pytest
 from support.slurm_cluster import SlurmCluster, missing, wait_for
 from support.tiny_study import final_tables
 from support.toy_workflow import SNAKEFILE, Toy
-from support.workflow import REPOSITORY, snakemake
+from support.workflow import REPOSITORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "SLURM is there")]
 
@@ -163,10 +163,9 @@ def test_a_run_cancels_what_a_killed_one_left(cluster, tmp_path):
     toy.check_table()
 
 
-def test_the_demo_through_sbatch_gives_the_tables_of_a_run_without(cluster, demo, tmp_path):
+def test_the_demo_through_sbatch_gives_the_tables_of_a_run_without(cluster, demo, demo_run):
     printed = demo.end()
-    local = snakemake(tmp_path, DEMO).check()
-    assert final_tables(demo.folder / "results") == final_tables(local.results)
+    assert final_tables(demo.folder / "results") == final_tables(demo_run.results)
     assert (demo.folder / "results" / "report" / "index.html").is_file()
     rows = [row for row in cluster.accounted("comment", "state", "workdir") if row[3] == str(demo.folder)]
     # of twelve libraries up to ten are fetched in a job, four are read and four filtered

@@ -26,8 +26,8 @@ ATLAS = "GSE900000001"
 
 
 @pytest.fixture(scope="module")
-def demo(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return snakemake(tmp_path_factory.mktemp("demo"), repository / CONFIG).check()
+def demo(demo_run: Outcome) -> Outcome:
+    return demo_run
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from support.deployment import environment, program_of
 from support.hosted import ADDRESS, TAG, Host, host_repository
 from support.tiny_study import final_tables, write_tiny_study
-from support.workflow import REPOSITORY, snakemake
+from support.workflow import REPOSITORY, Outcome
 
 #: What snakedeploy 0.17 writes into `workflow/Snakefile`.
 DEPLOYED = f"""
@@ -38,10 +38,9 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def undisturbed(tiny_run: Outcome) -> dict[str, str]:
     """The tables of a run of the checkout."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return final_tables(snakemake(folder, write_tiny_study(folder / "study")).check().results)
+    return final_tables(tiny_run.results)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ import yaml
 
 from support.geo_server import Fault, GeoServer
 from support.kills import run_through_kills
-from support.tiny_study import final_tables, write_tiny_study
+from support.tiny_study import final_tables
 from support.toy_workflow import SNAKEFILE, Toy
 from support.workflow import REPOSITORY, Outcome, snakemake
 
@@ -32,14 +32,14 @@ SAMPLE = "D1_coculture"
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_study(tmp_path_factory.mktemp("tiny") / "study")
+def config(whole: Outcome) -> Path:
+    return whole.results.parent / "study" / "config.yaml"
 
 
 @pytest.fixture(scope="module")
-def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def whole(tiny_run: Outcome) -> Outcome:
     """An undisturbed run, on one core."""
-    return snakemake(tmp_path_factory.mktemp("whole"), config, "--cores", "1").check()
+    return tiny_run
 
 
 def copy_of(whole: Outcome, folder: Path) -> Path:
