@@ -14,6 +14,9 @@ _ROWS_AT_ONCE = 8192
 # Parts of the rows that are summed apart and then together, in this order on any number of threads. Each needs a
 # genes x genes matrix of its own.
 _PARTS = 4
+_ROWS_OF_PRODUCTS = 2048
+# Genes found in this share of the cells or more are multiplied with each other as a dense matrix.
+_OFTEN = 0.125
 # So few cells are multiplied in dense blocks before numba is imported.
 _FEW_CELLS = 5_000
 _DENSE_ROWS = 1024
@@ -73,23 +76,31 @@ def _products(matrix: sparse.csr_matrix, threads: int) -> NDArray[np.float64]:
         return products
     from immunomod.atlas.components_kernel import add_products
 
-    # From the most to the least often detected gene: most products then fall into one corner, which caches hold.
-    often = np.argsort(-np.bincount(matrix.indices, minlength=n_genes), kind="stable")
+    # From the most to the least often detected gene. Most products are those of the first with each other, which are
+    # fastest as of a dense matrix.
+    n_found = np.bincount(matrix.indices, minlength=n_genes)
+    order = np.argsort(-n_found, kind="stable")
+    n_often = int((n_found >= _OFTEN * n_cells).sum())
+    n_rare = n_genes - n_often
     place = np.empty(n_genes, dtype=np.int32)
-    place[often] = np.arange(n_genes)
+    place[order] = np.arange(n_genes)
 
-    def part(rows: slice) -> NDArray[np.float64]:
-        first, last = matrix.indptr[rows.start], matrix.indptr[rows.stop]
-        begin = matrix.indptr[rows.start : rows.stop + 1] - first
-        entries = (matrix.data[first:last].copy(), place[matrix.indices[first:last]], begin)
-        block = sparse.csr_matrix(entries, shape=(rows.stop - rows.start, n_genes))
-        block.sort_indices()
-        products = np.zeros((n_genes, n_genes))
-        columns = block.indices.astype(np.uint32)
-        add_products(block.indptr.astype(np.int64), columns, block.data, products)
-        return products
+    def part(rows: slice) -> tuple[NDArray[np.float64], ...]:
+        sums = np.zeros((n_often, n_often)), np.zeros((n_rare, n_often)), np.zeros((n_rare, n_rare))
+        for within in row_blocks(rows.stop - rows.start, _ROWS_OF_PRODUCTS):
+            begin = matrix.indptr[rows.start + within.start : rows.start + within.stop + 1]
+            entries = slice(begin[0], begin[-1])
+            found = (matrix.data[entries].copy(), place[matrix.indices[entries]], begin - begin[0])
+            block = sparse.csr_matrix(found, shape=(len(begin) - 1, n_genes))
+            block.sort_indices()
+            often = np.zeros((block.shape[0], n_often))
+            columns = block.indices.astype(np.uint32)
+            add_products(block.indptr.astype(np.int64), columns, block.data, often, *sums[1:])
+            sums[0][:] += often.T @ often
+        return sums
 
     parts = row_blocks(n_cells, max(_ROWS_AT_ONCE, -(-n_cells // _PARTS)))
-    upper = sum(for_each(parts, part, threads))
-    products = upper + np.triu(upper, 1).T
+    with one_blas_thread():
+        often, mixed, rare = (sum(sums) for sums in zip(*for_each(parts, part, threads), strict=True))
+    products = np.block([[often, np.transpose(mixed)], [mixed, rare + np.triu(rare, 1).T]])
     return np.asarray(products[np.ix_(place, place)], dtype=np.float64)

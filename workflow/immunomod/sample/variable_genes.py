@@ -53,7 +53,7 @@ def sample_variances(counts: sparse.csr_matrix) -> pd.DataFrame:
     table["mean"], table["variance"] = mean, variance
     if n_cells < 3 or not (variance > 0).any():
         return table
-    normalised = _normalised_variances(counts, mean, variance)
+    normalised = _normalised_variances(counts, mean, variance, total, squares)
     table["variances_norm"] = normalised
     table["highly_variable_rank"] = np.argsort(np.argsort(-normalised)).astype(np.float64)
     return table
@@ -66,20 +66,27 @@ def _entries(counts: sparse.csr_matrix) -> Iterator[tuple[NDArray[np.intp], NDAr
 
 
 def _normalised_variances(
-    counts: sparse.csr_matrix, mean: NDArray[np.float64], variance: NDArray[np.float64]
+    counts: sparse.csr_matrix,
+    mean: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    total: NDArray[np.float64],
+    squares: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Variance of the counts divided by the trend's standard deviation, large values clipped as Seurat does."""
+    """Variance of the counts divided by the trend's standard deviation, large values clipped as Seurat does.
+
+    ``total`` and ``squares`` are the genes' sums; what the few clipped values exceed the ceiling by is taken off them.
+    """
     n_cells, n_genes = counts.shape
     varies = variance > 0
     log_variance = np.zeros(n_genes)
     log_variance[varies] = _trend(np.log10(mean[varies]), np.log10(variance[varies]))
     deviation = np.sqrt(10**log_variance)
     ceiling = deviation * np.sqrt(n_cells) + mean
-    total, squares = np.zeros(n_genes), np.zeros(n_genes)
     for genes, values in _entries(counts):
-        clipped = np.minimum(values, ceiling[genes])
-        total += np.bincount(genes, weights=clipped, minlength=n_genes)
-        squares += np.bincount(genes, weights=clipped**2, minlength=n_genes)
+        above = values > ceiling[genes]
+        genes, values = genes[above], values[above]
+        total = total - np.bincount(genes, weights=values - ceiling[genes], minlength=n_genes)
+        squares = squares - np.bincount(genes, weights=values**2 - ceiling[genes] ** 2, minlength=n_genes)
     return np.asarray((n_cells * mean**2 + squares - 2 * total * mean) / ((n_cells - 1) * deviation**2))
 
 
