@@ -112,6 +112,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python benchmarks/demultiplexing.py
 	$(BIN)/python benchmarks/markers.py $(if $(CONTESTANTS),--python $(CONTESTANTS))
+	$(if $(wildcard ../shared),$(BIN)/python benchmarks/naming.py)
 	$(BIN)/python benchmarks/integration.py
 	$(BIN)/python benchmarks/cell_fractions.py
 	$(BIN)/python benchmarks/inference_speed.py
