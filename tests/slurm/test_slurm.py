@@ -7,7 +7,6 @@ ends with is held against an undisturbed run.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from collections import Counter
@@ -183,7 +182,7 @@ def test_the_demo_through_sbatch_gives_the_tables_of_a_run_without(cluster, demo
     log = (demo.folder / "results" / "logs" / "filter_cells" / "D1_coculture.log").read_text()
     assert "SLURM job " in log.splitlines()[0]
     assert "SLURM status is: 'CANCELLED'" in printed
-    assert re.findall(r"Traceback.*(?:\n[ \t].*)*\n.*", printed) == []
+    assert "Traceback" not in printed
 
 
 def test_a_node_that_dies_has_its_job_run_once_on_another(cluster, tmp_path):

@@ -34,9 +34,9 @@ class Components:
 def principal_components(matrix: sparse.csr_matrix, n_components: int, threads: int = 1) -> Components:
     """Exact PCA of a sparse cells x genes matrix, centred by gene and not scaled.
 
-    The genes x genes covariance is ``X'X / (n - 1)`` less the means' share, summed over the non-zeros in float64 (a
-    cell with 300 of 2,000 genes costs 45,000 products, a hundredth of a dense row's), and its leading eigenvectors are
-    taken (LAPACK, no random start). Each component's sign makes its largest loading positive. At most
+    The genes x genes covariance is ``X'X / (n - 1)`` less the means' share, in float64, and its leading eigenvectors
+    are taken (LAPACK, no random start). Products of rare genes are summed over the non-zeros, those of genes that many
+    cells express as of a dense matrix. Each component's sign makes its largest loading positive. At most
     ``min(cells - 1, genes)`` components come back. The result does not depend on ``threads``.
     """
     n_cells, n_genes = matrix.shape
