@@ -10,7 +10,8 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "workflow"))
 
-from immunomod.contrast.model import fit_linear, moderate_among_like_effects, unequal_variances  # noqa: E402
+from immunomod.contrast.model import fit_linear, residuals  # noqa: E402
+from immunomod.contrast.moderation import Effects, Noise, arm_noise, moderated_errors  # noqa: E402
 from immunomod.contrast.scores import measure_expression  # noqa: E402
 
 ALPHA = 0.05
@@ -114,16 +115,16 @@ def programme_effects(
     used = weights * expression.detected[:, None]
     used = used / np.maximum(np.abs(used).sum(axis=0), 1e-12)
     scores = expression.log2 @ used
-    fit = fit_linear(scores, *columns_of(arms, paired))
-    variance, df = fit.variance, np.full(weights.shape[1], float(fit.df))
-    in_test = arms == "test"
-    if not paired and in_test.sum() != (~in_test).sum():
-        variance, df = unequal_variances(scores, in_test)
-        variance = variance / fit.unscaled
-    effect, error, freedom = fit.estimate.copy(), np.full(len(df), np.nan), np.full(len(df), np.nan)
+    columns = columns_of(arms, paired)
+    fit = fit_linear(scores, *columns)
     known = (used != 0).sum(axis=0) >= 5
-    moderated, freedom[known] = moderate_among_like_effects(effect[known], variance[known], df[known], fit.unscaled)
-    error[known], effect[~known] = np.sqrt(moderated * fit.unscaled), np.nan
+    noise = (Noise("pairs", residuals(scores[:, known], *columns), fit.variance[known], float(fit.df), fit.unscaled),)
+    if not paired:
+        noise = arm_noise(scores[:, known], arms == "test")
+    effect, error, freedom = (np.full(weights.shape[1], np.nan) for _ in range(3))
+    effect[known] = fit.estimate[known]
+    ((variance, freedom[known]),) = moderated_errors([Effects(fit.estimate[known], noise)])
+    error[known] = np.sqrt(variance)
     return effect, error, freedom
 
 

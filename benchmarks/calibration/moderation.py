@@ -1,11 +1,13 @@
 """Rejection, coverage and power of ways to steady variances, on scores drawn from normal distributions.
 
-Twenty programmes; paired differences vary by 0.08 log2 between donors, or 0.08 times a log-normal factor. Where a
-programme changes, donors respond to different degrees. *Adversarial*: changes of 1 log2, responses with a standard
-deviation of 0.3, more than three times that of the untouched programmes. *Proportional*: changes of 0.3 to 3 log2,
-responses in proportion (0.3). *Constant*: the same changes, responses with 0.25. *Same variance*: changes as many
-standard errors as stated, no variation of responses. *In both directions*: responses with 0.3 and a mean of zero, whose
-coverage is the share that is not rejected. Unpaired donors vary by 0.2, responses in the test arm by 0.3.
+Twenty programmes in one cell class, or in each of eight; then what changes does so in all of them, or in four. Paired
+differences vary by 0.08 log2 between donors, or 0.08 times a log-normal factor; the classes of a study differ in it by
+a log-normal factor of 0.25. Where a programme changes, donors respond to different degrees. *Adversarial*: changes of 1
+log2, responses with a standard deviation of 0.3, more than three times that of the untouched programmes.
+*Proportional*: changes of 0.3 to 3 log2, responses in proportion (0.3). *Constant*: the same changes, responses with
+0.25. *Same variance*: changes as many standard errors as stated, no variation of responses. *In both directions*:
+responses with 0.3 and a mean of zero, whose coverage is the share that is not rejected. Unpaired donors vary by 0.2,
+responses in the test arm by 0.3.
 """
 
 from __future__ import annotations
@@ -16,18 +18,11 @@ import numpy as np
 from common import ALPHA, record
 from scipy import special, stats
 
-from immunomod.contrast.model import (
-    LinearFit,
-    VariancePrior,
-    fit_variance_prior,
-    inverse_trigamma,
-    like_effects_posterior,
-    moderate,
-    moderate_among_like_effects,
-    moderated_variance,
-)
+from immunomod.contrast.model import fit_variance_prior, inverse_trigamma, moderate, moderated_variance
+from immunomod.contrast.moderation import Effects, Noise, arm_noise, moderated_errors
 
 COUNT = 20
+CLASS_SD = 0.25
 
 
 @dataclass(frozen=True)
@@ -61,32 +56,71 @@ SETTINGS = (
 )
 DESIGNS = (("2 pairs", 2, True), ("3 pairs", 3, True), ("4 pairs", 4, True), ("6 pairs", 6, True), ("8 pairs", 8, True))
 UNPAIRED = (("3 v 3", 3, False), ("4 v 4", 4, False), ("6 v 6", 6, False))
+#: Cell classes of a study, and in how many of them programmes change; the draws of each, as a share of the repeats.
+STUDIES = (("1 class", 1, 1, 1.0), ("8 classes", 8, 8, 0.25), ("4 of 8 classes", 8, 4, 0.25))
 
 
-def draw(rng: np.random.Generator, setting: Setting, n: int, paired: bool) -> tuple[LinearFit, np.ndarray, np.ndarray]:
-    """A fit, the true effects, and the mean scores of the programmes (limma's abundance)."""
-    noise = (0.08 if paired else 0.2) * np.exp(rng.normal(0, setting.spread, COUNT))
-    changed = np.arange(COUNT) < setting.changed
-    truth = np.where(changed & (setting.kind != "directions"), 1.0, 0.0)
-    if setting.kind in ("proportional", "constant"):
-        truth = changed * np.exp(rng.uniform(np.log(0.3), np.log(3), COUNT))
-    if setting.kind == "same":
-        truth = changed * setting.standard_errors * (0.08 if paired else 0.2) * np.sqrt((1 if paired else 2) / n)
-    response = {"adversarial": 0.3 * changed, "proportional": 0.3 * truth, "constant": 0.25 * changed}
-    response["directions"] = response["adversarial"]
-    responses = response.get(setting.kind, np.zeros(COUNT))
+@dataclass(frozen=True)
+class Study:
+    """Arrays are classes x programmes; ``abundance`` is the mean score (limma's), ``noise`` that of every class."""
 
-    def units() -> np.ndarray:
-        shared = np.sqrt(setting.correlation) * rng.normal(size=(n, 1))
-        return shared + np.sqrt(1 - setting.correlation) * rng.normal(size=(n, COUNT))
+    estimate: np.ndarray
+    variance: np.ndarray
+    df: int
+    unscaled: float
+    truth: np.ndarray
+    changed: np.ndarray
+    abundance: np.ndarray
+    noise: list[tuple[Noise, ...]]
 
-    abundance = rng.uniform(4, 10, COUNT)
-    test = units() * noise + truth + units() * responses
-    if paired:
-        return LinearFit(test.mean(axis=0), test.var(axis=0, ddof=1), n - 1, 1 / n), truth, abundance
-    reference = units() * noise
-    variance = (test.var(axis=0, ddof=1) + reference.var(axis=0, ddof=1)) / 2
-    return LinearFit(test.mean(axis=0) - reference.mean(axis=0), variance, 2 * n - 2, 2 / n), truth, abundance
+    def p_value(self, variance: np.ndarray, df: np.ndarray) -> np.ndarray:
+        """From variances of the effects, and their degrees of freedom."""
+        return np.asarray(2 * stats.t.sf(np.abs(self.estimate) / np.sqrt(variance), df))
+
+    def covered(self, variance: np.ndarray, df: np.ndarray) -> np.ndarray:
+        """Whether 95% intervals hold the truth."""
+        half_width = stats.t.ppf(0.975, df) * np.sqrt(variance)
+        return np.asarray(np.abs(self.estimate - self.truth) < half_width)
+
+
+def draw(
+    rng: np.random.Generator, setting: Setting, n: int, paired: bool, classes: int = 1, with_changes: int = 1
+) -> Study:
+    """A study, the classes with changes first."""
+    parts = []
+    df, unscaled = (n - 1, 1 / n) if paired else (2 * n - 2, 2 / n)
+    for number in range(classes):
+        level = (0.08 if paired else 0.2) * np.exp(rng.normal(0, CLASS_SD if classes > 1 else 0.0))
+        noise = level * np.exp(rng.normal(0, setting.spread, COUNT))
+        changed = (np.arange(COUNT) < setting.changed) & (number < with_changes)
+        truth = np.where(changed & (setting.kind != "directions"), 1.0, 0.0)
+        if setting.kind in ("proportional", "constant"):
+            truth = changed * np.exp(rng.uniform(np.log(0.3), np.log(3), COUNT))
+        if setting.kind == "same":
+            truth = changed * setting.standard_errors * level * np.sqrt((1 if paired else 2) / n)
+        response = {"adversarial": 0.3 * changed, "proportional": 0.3 * truth, "constant": 0.25 * changed}
+        response["directions"] = response["adversarial"]
+        responses = response.get(setting.kind, np.zeros(COUNT))
+
+        def units() -> np.ndarray:
+            shared = np.sqrt(setting.correlation) * rng.normal(size=(n, 1))
+            return shared + np.sqrt(1 - setting.correlation) * rng.normal(size=(n, COUNT))
+
+        arms = [units() * noise + truth + units() * responses]
+        if not paired:
+            arms.append(units() * noise)
+        estimate = arms[0].mean(axis=0) - (0.0 if paired else arms[1].mean(axis=0))
+        residual = np.concatenate([arm - arm.mean(axis=0) for arm in arms])
+        variance = (residual**2).sum(axis=0) / df
+        noise = (Noise("pairs", residual, variance, df, unscaled),)
+        if not paired:
+            noise = arm_noise(np.concatenate(arms), np.arange(2 * n) < n)
+        parts.append((estimate, variance, truth, changed, rng.uniform(4, 10, COUNT), noise))
+    estimates, variances, truths, changes, abundance, noises = zip(*parts, strict=True)
+    return Study(
+        *(np.array(estimates), np.array(variances), df, unscaled),
+        *(np.array(truths), np.array(changes), np.array(abundance), list(noises)),
+    )
 
 
 def limma_trend(variance: np.ndarray, df: int, abundance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,26 +144,30 @@ def limma_trend(variance: np.ndarray, df: int, abundance: np.ndarray) -> tuple[n
     return squeezed, np.full(len(variance), min(df + 2 * half, float(df * len(variance))))
 
 
-def with_same_df(variance: np.ndarray, df: float) -> tuple[np.ndarray, np.ndarray]:
-    return variance, np.full(len(variance), float(df))
+def by_class(rule):
+    """A rule for one class (variances, degrees of freedom, abundance), for a study: class by class."""
+
+    def apply(study: Study) -> tuple[np.ndarray, np.ndarray]:
+        parts = [rule(variance, study.df, mean) for variance, mean in zip(study.variance, study.abundance, strict=True)]
+        variance = np.array([part[0] for part in parts]) * study.unscaled
+        return variance, np.array([np.broadcast_to(part[1], COUNT) for part in parts], dtype=float)
+
+    return apply
+
+
+def like_effects(study: Study) -> tuple[np.ndarray, np.ndarray]:
+    """The workflow's rule."""
+    errors = moderated_errors([Effects(*one) for one in zip(study.estimate, study.noise, strict=True)])
+    return np.array([variance for variance, _ in errors]), np.array([df for _, df in errors])
 
 
 RULES = {
-    "none": lambda fit, abundance: with_same_df(fit.variance, fit.df),
-    "limma": lambda fit, abundance: with_same_df(*moderate(fit.variance, fit.df, limma_prior(fit))),
-    "limma-trend": lambda fit, abundance: limma_trend(fit.variance, fit.df, abundance),
-    "restrained": lambda fit, abundance: with_same_df(*moderated_variance(fit.variance, fit.df)),
-    "like effects": lambda fit, abundance: moderate_among_like_effects(
-        fit.estimate, *with_same_df(fit.variance, fit.df), fit.unscaled
-    ),
-    "like effects, lowered too": lambda fit, abundance: like_effects_posterior(
-        fit.estimate, *with_same_df(fit.variance, fit.df), fit.unscaled
-    ),
+    "none": by_class(lambda variance, df, abundance: (variance, df)),
+    "limma": by_class(lambda variance, df, abundance: moderate(variance, df, fit_variance_prior(variance, df))),
+    "limma-trend": by_class(limma_trend),
+    "restrained": by_class(lambda variance, df, abundance: moderated_variance(variance, df)),
+    "like effects": like_effects,
 }
-
-
-def limma_prior(fit: LinearFit) -> VariancePrior:
-    return fit_variance_prior(fit.variance, fit.df)
 
 
 def moderation(repeats: int) -> list[dict]:
@@ -141,33 +179,41 @@ def moderation(repeats: int) -> list[dict]:
     and 1% of the untouched ones: power at equal calibration.
     """
     rows = []
+    unpaired = [setting for setting in SETTINGS if setting.kind in ("none", "adversarial") and not setting.correlation]
+    unpaired += [setting for setting in SETTINGS if setting.kind == "same"]
     designs = [(setting, *design) for setting in SETTINGS for design in DESIGNS]
-    chosen = [setting for setting in SETTINGS if setting.kind in ("none", "adversarial") and not setting.correlation]
-    designs += [(setting, *design) for setting in chosen for design in UNPAIRED]
-    for setting, label, n, paired in designs:
-        p_values: dict[str, list] = {rule: [] for rule in RULES}
-        inside: dict[str, list] = {rule: [] for rule in RULES}
-        for repeat in range(repeats):
-            rng = np.random.default_rng([12, n, int(paired), repeat])
-            fit, truth, abundance = draw(rng, setting, n, paired)
-            for rule, apply in RULES.items():
-                variance, df = apply(fit, abundance)
-                error = np.sqrt(variance * fit.unscaled)
-                p_values[rule].append(2 * stats.t.sf(np.abs(fit.estimate / error), df))
-                inside[rule].append(np.abs(fit.estimate - truth) < stats.t.ppf(0.975, df) * error)
-        changed = np.arange(COUNT) < setting.changed
-        for rule in RULES:
-            p = np.array(p_values[rule])
-            where = f"{label}; {setting.name}; {rule}"
-            rows.append(record("moderation", where, "null_rejection", p[:, ~changed] < ALPHA))
-            rows.append(record("moderation", where, "null_rejection_1", p[:, ~changed] < ALPHA / 5))
-            if setting.changed:
-                called = stats.false_discovery_control(p, axis=1) < ALPHA
-                rows.append(record("moderation", where, "coverage", np.array(inside[rule])[:, changed]))
-                rows.append(record("moderation", where, "power_fdr", called[:, changed]))
-                false = called[:, ~changed].sum(axis=1) / np.maximum(called.sum(axis=1), 1)
-                rows.append(record("moderation", where, "false_discoveries", false))
-                for level in (0.05, 0.01):
-                    limit = np.quantile(p[:, ~changed], level)
-                    rows.append(record("moderation", where, f"power_at_{100 * level:.0f}", p[:, changed] < limit))
+    designs += [(setting, *design) for setting in unpaired for design in UNPAIRED]
+    for words, classes, with_changes, share in STUDIES:
+        for setting, label, n, paired in designs:
+            if not setting.changed and with_changes < classes:
+                continue
+            p_values: dict[str, list] = {rule: [] for rule in RULES}
+            inside: dict[str, list] = {rule: [] for rule in RULES}
+            for repeat in range(max(round(share * repeats), 2)):
+                rng = np.random.default_rng([12, n, int(paired), classes, with_changes, repeat])
+                study = draw(rng, setting, n, paired, classes, with_changes)
+                for rule, apply in RULES.items():
+                    errors = apply(study)
+                    p_values[rule].append(study.p_value(*errors).ravel())
+                    inside[rule].append(study.covered(*errors).ravel())
+            changed = study.changed.ravel()
+            for rule in RULES:
+                where = f"{label}, {words}; {setting.name}; {rule}"
+                rows += _measures(where, np.array(p_values[rule]), np.array(inside[rule]), changed)
+    return rows
+
+
+def _measures(where: str, p: np.ndarray, inside: np.ndarray, changed: np.ndarray) -> list[dict]:
+    """``p`` and ``inside`` are draws x programmes."""
+    rows = [record("moderation", where, "null_rejection", p[:, ~changed] < ALPHA)]
+    rows.append(record("moderation", where, "null_rejection_1", p[:, ~changed] < ALPHA / 5))
+    if changed.any():
+        called = stats.false_discovery_control(p, axis=1) < ALPHA
+        rows.append(record("moderation", where, "coverage", inside[:, changed]))
+        rows.append(record("moderation", where, "power_fdr", called[:, changed]))
+        false = called[:, ~changed].sum(axis=1) / np.maximum(called.sum(axis=1), 1)
+        rows.append(record("moderation", where, "false_discoveries", false))
+        for level in (0.05, 0.01):
+            limit = np.quantile(p[:, ~changed], level)
+            rows.append(record("moderation", where, f"power_at_{100 * level:.0f}", p[:, changed] < limit))
     return rows

@@ -10,7 +10,8 @@ import numpy as np
 from common import ALPHA, record
 from scipy import stats
 
-from immunomod.contrast.model import fit_linear, moderate_among_like_effects, variance_of_slopes
+from immunomod.contrast.model import fit_linear, residuals, variance_of_slopes
+from immunomod.contrast.moderation import Effects, Noise, moderated_errors
 
 DOSES = (0.0, 0.5, 1.0)
 COUNT = 20
@@ -38,14 +39,14 @@ def trends(repeats: int) -> list[dict]:
                 scores = draw(np.random.default_rng([41, donors, n_changed, repeat]), donors, changed)
                 fit = fit_linear(scores, dose, nuisance)
                 of_slopes, df = variance_of_slopes(scores, dose, nuisance, donor)
+                left = residuals(scores, dose, nuisance)
                 for name, variance, freedom in (
                     ("slopes of donors", of_slopes / fit.unscaled, df),
                     ("residuals of one slope", fit.variance, float(fit.df)),
                 ):
-                    moderated, total = moderate_among_like_effects(
-                        fit.estimate, variance, np.full(COUNT, freedom), fit.unscaled
-                    )
-                    error = np.sqrt(moderated * fit.unscaled)
+                    noise = Noise(name, left, variance, freedom, fit.unscaled)
+                    ((moderated, total),) = moderated_errors([Effects(fit.estimate, (noise,))])
+                    error = np.sqrt(moderated)
                     p_value = 2 * stats.t.sf(np.abs(fit.estimate / error), total)
                     rejected[name].append((p_value < ALPHA)[~changed])
                     inside = np.abs(fit.estimate - changed) < stats.t.ppf(0.975, total) * error

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy import stats
-from scipy.special import digamma, gamma, polygamma
+from scipy.special import gamma, polygamma
 from statsmodels.stats.multitest import multipletests
 
 from immunomod.contrast.model import (
@@ -19,11 +19,10 @@ from immunomod.contrast.model import (
     hedges_correction,
     inverse_trigamma,
     moderate,
-    moderate_among_like_effects,
     moderated_variance,
     relabelling_p,
+    residuals,
     sign_flip_p,
-    unequal_variances,
     variance_of_slopes,
 )
 
@@ -78,71 +77,6 @@ def test_inverse_trigamma_inverts_trigamma():
     np.testing.assert_allclose(polygamma(1, inverse_trigamma(values)), values, rtol=1e-9)
 
 
-def test_moderation_among_effects_of_one_size_is_limmas_prior_of_the_others():
-    """Hand calculation where all weights are 1: the prior of limma without the programme, widened by its error."""
-    variance = np.array([0.5, 1.0, 0.2, 4.0, 0.9, 1.3, 0.05])
-    count, df = len(variance), np.full(len(variance), 3.0)
-    moderated, total = moderate_among_like_effects(np.full(count, 2.0), variance, df, 0.25)
-    logarithm = np.log(variance) - digamma(1.5) + np.log(1.5)
-    chance = polygamma(1, 1.5)
-    spread = max(np.var(logarithm, ddof=1) - chance, 0)
-    half = inverse_trigamma(np.array(spread + (spread + chance) / (count - 1)))
-    prior_df = min(2 * half, 9)
-    for row in range(count):
-        others = np.delete(logarithm, row).mean()
-        prior = np.exp(others + digamma(half) - np.log(half))
-        posterior = (3 * variance[row] + prior_df * prior) / (3 + prior_df)
-        assert moderated[row] == pytest.approx(max(posterior, variance[row]))
-        assert total[row] == pytest.approx(3 + prior_df)
-
-
-def test_a_programme_whose_effect_is_like_no_other_keeps_its_own_variance():
-    rng = np.random.default_rng(6)
-    estimate = np.append(rng.normal(0, 0.05, 12), 2.0)
-    variance = np.append(rng.chisquare(3, 12) / 300, 0.2)
-    df = np.full(13, 3.0)
-    moderated, total = moderate_among_like_effects(estimate, variance, df, 0.25)
-    assert (moderated[-1], total[-1]) == (0.2, 3)
-    assert (moderated[:-1] >= variance[:-1]).all() and (moderated[:-1] > variance[:-1]).any()
-    assert (total[:-1] > 3).all() and (total <= 3 + 9).all()
-
-
-def test_moderation_among_like_effects_heeds_neither_sign_nor_order_nor_scale():
-    rng = np.random.default_rng(7)
-    estimate, variance, df = rng.normal(size=9), rng.chisquare(3, 9), rng.uniform(2, 5, 9)
-    plain = moderate_among_like_effects(estimate, variance, df, 0.5)
-    turned = moderate_among_like_effects(-estimate, variance, df, 0.5)
-    assert (plain[0] == turned[0]).all() and (plain[1] == turned[1]).all()
-    order = rng.permutation(9)
-    shuffled = moderate_among_like_effects(estimate[order], variance[order], df[order], 0.5)
-    np.testing.assert_allclose(shuffled, [part[order] for part in plain])
-    scaled = moderate_among_like_effects(3 * estimate, 9 * variance, df, 0.5)
-    np.testing.assert_allclose(scaled[0], 9 * plain[0])
-    np.testing.assert_allclose(scaled[1], plain[1])
-
-
-@pytest.mark.parametrize("variance", [[], [1.0], [0.0, 0.0, 0.0], [0.0, 2.0]])
-def test_too_few_variances_are_left_as_they_are(variance):
-    variance = np.array(variance)
-    df = np.full(len(variance), 3.0)
-    moderated, total = moderate_among_like_effects(np.ones(len(variance)), variance, df, 0.25)
-    np.testing.assert_array_equal(moderated, variance)
-    np.testing.assert_array_equal(total, df)
-
-
-def test_unequal_variances_are_welchs_test():
-    rng = np.random.default_rng(8)
-    response, in_test = rng.normal(size=(8, 3)), np.arange(8) < 3
-    response[in_test] *= 4
-    variance, df = unequal_variances(response, in_test)
-    expected = stats.ttest_ind(response[in_test], response[~in_test], equal_var=False)
-    difference = response[in_test].mean(axis=0) - response[~in_test].mean(axis=0)
-    np.testing.assert_allclose(difference / np.sqrt(variance), expected.statistic)
-    np.testing.assert_allclose(df, expected.df)
-    variance, df = unequal_variances(np.ones((8, 1)), in_test)
-    assert (variance[0], df[0]) == (0, 6)
-
-
 def test_own_moderation_is_restrained(scores):
     fit = fit_linear(scores, *paired_design(4))
     variance, df = moderated_variance(fit.variance, fit.df)
@@ -170,6 +104,14 @@ def test_paired_fit_is_the_paired_t_test():
     fit = fit_linear(response, *paired_design(5))
     expected = stats.ttest_rel(response[5:], response[:5])
     np.testing.assert_allclose(fit.estimate / np.sqrt(fit.variance * fit.unscaled), expected.statistic)
+
+
+def test_residuals_are_what_the_fit_leaves():
+    rng = np.random.default_rng(9)
+    response, design = rng.normal(size=(8, 3)), paired_design(4)
+    fit, left = fit_linear(response, *design), residuals(response, *design)
+    np.testing.assert_allclose((left**2).sum(axis=0) / fit.df, fit.variance)
+    np.testing.assert_allclose(np.column_stack(design).T @ left, 0, atol=1e-12)
 
 
 def test_negated_regressor_flips_the_estimate_to_the_last_bit():

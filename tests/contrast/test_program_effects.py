@@ -9,6 +9,7 @@ from anndata import AnnData
 from scipy import sparse, stats
 
 from immunomod.contrast.design import Contrast
+from immunomod.contrast.moderation import Effects, Noise, arm_noise, moderated_errors
 from immunomod.contrast.program_effects import COLUMNS, applies_to, program_effects
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.errors import UserError
@@ -111,7 +112,6 @@ def test_numbers_equal_a_calculation_by_hand(programmes):
     result = run(pseudobulk, programmes)
     scores = result.scores[(result.scores["cell_class"] == "T")]
     wide = scores.pivot(index="donor", columns=["program", "arm"], values="score")
-    variances = {}
     for program in ("up", "mixed", "quiet", "noise", "quality"):
         difference = wide[program]["test"] - wide[program]["reference"]
         row = row_of(result, program)
@@ -120,11 +120,9 @@ def test_numbers_equal_a_calculation_by_hand(programmes):
         assert row["p_sign_flip"] >= 0.125
         spread = np.sqrt((wide[program]["test"].var() + wide[program]["reference"].var()) / 2)
         assert row["hedges_g"] == pytest.approx(0.7236 * difference.mean() / spread, rel=1e-3)
-        assert row["se"] >= difference.std() / 2 - 1e-12
         half = stats.t.ppf(0.975, row["df"]) * row["se"]
         np.testing.assert_allclose([row["ci_low"], row["ci_high"]], [row["effect"] - half, row["effect"] + half])
         assert row["p_value"] == pytest.approx(2 * stats.t.sf(abs(row["effect"] / row["se"]), row["df"]))
-        variances[program] = difference.var()
     assert row_of(result, "up")["effect"] == pytest.approx(2, abs=0.3)
     assert row_of(result, "mixed")["effect"] == pytest.approx(2, abs=0.3)
     assert row_of(result, "up")["p_sign_flip"] == 0.125
@@ -132,6 +130,26 @@ def test_numbers_equal_a_calculation_by_hand(programmes):
     for program in ("quiet", "noise", "quality"):
         assert abs(row_of(result, program)["effect"]) < 0.15
         assert abs(row_of(result, program)["null_z"]) < 4
+
+
+def test_errors_are_moderated_over_all_classes(programmes):
+    """The standard errors of both classes, from the written scores."""
+    result = run(make_pseudobulk(), programmes)
+    tested = result.effects[result.effects["status"] == "tested"]
+    classes = []
+    for cell_class, rows in tested.groupby("cell_class"):
+        scores = result.scores[result.scores["cell_class"] == cell_class]
+        wide = scores.pivot(index="donor", columns=["arm", "program"], values="score")
+        change = (wide["test"] - wide["reference"])[rows["program"]]
+        # residuals of a fit to both arms: half of the difference's, with opposite signs
+        half = ((change - change.mean()) / 2).to_numpy()
+        noise = Noise("pairs", np.concatenate([half, -half]), change.var().to_numpy() / 2, 3.0, 0.5)
+        classes.append(Effects(change.mean().to_numpy(), (noise,)))
+        assert len(rows) > 1, cell_class
+    for (variance, df), (_, rows) in zip(moderated_errors(classes), tested.groupby("cell_class"), strict=True):
+        np.testing.assert_allclose(rows["se"], np.sqrt(variance))
+        np.testing.assert_allclose(rows["df"], df)
+        assert (rows["df"] > 3).all()
 
 
 def test_score_is_the_signed_mean_of_its_genes(programmes):
@@ -191,13 +209,16 @@ def test_order_and_names_do_not_matter(programmes):
     pd.testing.assert_frame_equal(plain, renamed_result, rtol=1e-9)
 
 
-def test_other_classes_do_not_matter(programmes):
+def test_other_classes_lend_their_variances_and_nothing_else(programmes):
     both = run(make_pseudobulk(), programmes)
     pseudobulk = make_pseudobulk()
     alone = run(pseudobulk[pseudobulk.obs["cell_class"] == "T"].copy(), programmes)
+    lent = ["se", "ci_low", "ci_high", "df", "p_value", "fdr"]
     for program in ("up", "quiet"):
         first, second = row_of(both, program), row_of(alone, program)
-        assert first[["effect", "se", "p_value", "null_z"]].equals(second[["effect", "se", "p_value", "null_z"]])
+        pd.testing.assert_series_equal(first.drop(lent), second.drop(lent), check_names=False)
+        assert first["se"] != second["se"]
+        assert first["se"] == pytest.approx(second["se"], rel=0.3)
 
 
 def test_unpaired_arms_have_a_relabelling_p(programmes):
@@ -218,14 +239,17 @@ def test_unpaired_arms_of_different_size_have_variances_of_their_own(programmes)
     pseudobulk = make_pseudobulk()
     pseudobulk.obs["donor"] = pseudobulk.obs["sample"]
     result = run(pseudobulk[pseudobulk.obs["sample"] != "treated_3"].copy(), programmes)
-    row = row_of(result, "up")
-    scores = result.scores.query("cell_class == 'T' and program == 'up'")
-    test, reference = (scores.loc[scores["arm"] == arm, "score"] for arm in ("test", "reference"))
-    assert (len(test), len(reference)) == (3, 4)
-    welch = stats.ttest_ind(test, reference, equal_var=False)
-    # moderation raises a variance and adds degrees of freedom
-    assert row["se"] >= np.sqrt(test.var() / 3 + reference.var() / 4) - 1e-12
-    assert row["df"] >= welch.df - 1e-9
+    tested = result.effects[result.effects["status"] == "tested"].sort_values(["cell_class", "program"])
+    classes = []
+    for cell_class, rows in tested.groupby("cell_class"):
+        scores = result.scores[result.scores["cell_class"] == cell_class]
+        wide = scores.pivot(index="sample", columns="program", values="score")[rows["program"]]
+        in_test = wide.index.str.startswith("treated")
+        assert (in_test.sum(), (~in_test).sum()) == (3, 4)
+        classes.append(Effects(rows["effect"].to_numpy(), arm_noise(wide.to_numpy(), in_test)))
+    for (variance, df), (_, rows) in zip(moderated_errors(classes), tested.groupby("cell_class"), strict=True):
+        np.testing.assert_allclose(rows["se"], np.sqrt(variance))
+        np.testing.assert_allclose(rows["df"], df)
 
 
 def test_every_status_keeps_its_rows(programmes):

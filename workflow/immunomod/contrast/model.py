@@ -14,10 +14,6 @@ Floats = NDArray[np.float64]
 
 # degrees of freedom that the prior of variances may have, per residual degree of freedom
 PRIOR_WEIGHT = 0.5
-# effects that differ in size by this factor or more tell nothing of each other's variance
-LIKE_WITHIN = 6.0
-# degrees of freedom that a prior made of such programmes may have, per residual degree of freedom
-LIKE_PRIOR_WEIGHT = 3.0
 
 
 @dataclass(frozen=True)
@@ -58,26 +54,10 @@ def fit_linear(response: Floats, effect: Floats, nuisance: Floats) -> LinearFit:
     return LinearFit(estimate=estimate, variance=variance, df=df, unscaled=unscaled)
 
 
-def unequal_variances(response: Floats, in_test: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Variance of the difference of two independent groups' means, each with a variance of its own, and its df.
-
-    Welch 1947, with degrees of freedom after Satterthwaite 1946. Least squares takes one variance for both groups.
-    Donors who respond to different degrees vary more in the test arm; where the arms differ in size, too, intervals
-    by one variance for a mean of 1 with a standard deviation of 0.36 against 0.2 hold in 90% (3 test, 5 reference) or
-    98% (8, 4).
-
-    Parameters
-    ----------
-    response
-        Units x responses.
-    in_test
-        The group of each unit; two or more in each.
-    """
-    parts = [(response[group].var(axis=0, ddof=1) / group.sum(), int(group.sum()) - 1) for group in (in_test, ~in_test)]
-    total = parts[0][0] + parts[1][0]
-    squares = np.asarray(sum(variance**2 / df for variance, df in parts))
-    most = np.full(len(total), float(len(in_test) - 2))
-    return total, np.divide(total**2, squares, out=most, where=squares > 0)
+def residuals(response: Floats, effect: Floats, nuisance: Floats) -> Floats:
+    """What :func:`fit_linear` leaves unexplained: units x responses."""
+    basis = np.linalg.qr(np.column_stack([nuisance, effect]))[0]
+    return np.asarray(response - basis @ (basis.T @ response))
 
 
 def variance_of_slopes(
@@ -176,7 +156,7 @@ def moderated_variance(variance: Floats, df: int) -> tuple[Floats, float]:
 
     limma's moderation with two restraints: the prior has at most half of the data's degrees of freedom, and a variance
     may be raised towards the prior and never lowered below its own value. Where there are effects,
-    :func:`moderate_among_like_effects` is better calibrated.
+    :func:`immunomod.contrast.moderation.moderate_among_like_effects` is better calibrated.
 
     Returns
     -------
@@ -186,82 +166,6 @@ def moderated_variance(variance: Floats, df: int) -> tuple[Floats, float]:
     restrained = VariancePrior(df=min(prior.df, PRIOR_WEIGHT * df), variance=prior.variance)
     moderated, total = moderate(variance, df, restrained)
     return np.maximum(moderated, variance), total
-
-
-def moderate_among_like_effects(
-    estimate: Floats, variance: Floats, df: Floats, unscaled: float
-) -> tuple[Floats, Floats]:
-    """Residual variances steadied by those of the programmes whose effects are of like size.
-
-    limma treats all variances as draws of one distribution. Programmes differ in kind: where a condition acts, donors
-    respond to different degrees, and the variance of the paired differences grows with the effect, while the many
-    programmes that nothing touches have small ones. Moderation among all of them lends that smallness to the programmes
-    with an effect, whose intervals then miss, and their largeness to the others, which are rejected too seldom.
-
-    Here every programme has a prior of its own, made of the other ones. They weigh by the tricube (1 - x^3)^3 of the
-    distance of the effects: x = abs(log(a / b)) / log(6) for effects of size a and b, and 0 beyond x = 1. An effect's
-    size is the root of the sum of its square and the typical squared standard error, so that all effects near zero are
-    alike. With these weights it is limma's prior (Smyth 2004, section 6.2: moments of the logarithm of variances) and
-    limma's posterior, but for four things:
-
-    - the spread of the logarithms is that between programmes of like effects;
-    - to it is added the error of the weighted mean, the variance of a logarithm over the sum of the weights, so that a
-      prior made of few programmes weighs little, and a programme whose effect is like no other has none;
-    - the prior has at most three times the data's degrees of freedom, and
-    - a variance is never lowered below its own value. Variances have longer tails than limma's prior, to which small
-      p-values are sensitive; and between unpaired groups few changed programmes are not far enough from the others,
-      whose smaller variances would make their intervals too narrow.
-
-    ``benchmarks/calibration`` measures it (experiment "moderation"); docs/statistics.md has the table.
-
-    Parameters
-    ----------
-    estimate, variance, df
-        Effects, residual variances and their degrees of freedom (1 or more), one per programme.
-    unscaled
-        Variance of an effect per unit of residual variance.
-
-    Returns
-    -------
-    The variances and their degrees of freedom, one each per programme; never more than those of all pooled.
-    """
-    posterior, total = like_effects_posterior(estimate, variance, df, unscaled)
-    return np.maximum(posterior, variance), total
-
-
-def like_effects_posterior(estimate: Floats, variance: Floats, df: Floats, unscaled: float) -> tuple[Floats, Floats]:
-    """What :func:`moderate_among_like_effects` returns, but that variances may be lowered, too."""
-    positive = variance[variance > 0]
-    if len(positive) < 2:
-        return variance, df
-    typical = float(np.median(variance)) or float(np.median(positive))
-    weight = _likeness(np.sqrt(estimate**2 + typical * unscaled))
-    others = weight.sum(axis=1)
-    known = others > 0
-    if not known.any():
-        return variance, df
-
-    logarithm = np.log(np.maximum(variance, 1e-5 * typical)) - special.digamma(df / 2) + np.log(df / 2)
-    chance = special.polygamma(1, df / 2)
-    observed = (weight * (logarithm[:, None] - logarithm) ** 2).sum() / 2
-    spread = max(float(observed - others @ chance) / float(others.sum()), 0.0)
-    weight, others = weight[known], others[known]
-    half = inverse_trigamma(spread + (spread + weight @ chance / others) / others)
-    prior = np.exp(weight @ logarithm / others + special.digamma(half) - np.log(half))
-    prior_df = np.minimum(2 * half, LIKE_PRIOR_WEIGHT * df[known])
-    posterior = (df[known] * variance[known] + prior_df * prior) / (df[known] + prior_df)
-    moderated, total = variance.copy(), df.copy()
-    moderated[known] = posterior
-    total[known] = np.minimum(df[known] + prior_df, df.sum())
-    return moderated, total
-
-
-def _likeness(size: Floats) -> Floats:
-    """Weights of all programmes in the priors of each: square, 0 on the diagonal."""
-    distance = np.abs(np.log(size[:, None] / size)) / np.log(LIKE_WITHIN)
-    weight = np.clip(1 - distance**3, 0, None) ** 3
-    np.fill_diagonal(weight, 0)
-    return np.asarray(weight)
 
 
 def sign_flip_p(differences: Floats, max_permutations: int, seed: int) -> Floats:

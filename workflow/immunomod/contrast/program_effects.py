@@ -1,8 +1,9 @@
 """What a condition changes in each gene programme, cell class by cell class, with replicates as the unit of evidence.
 
 For every cell class: pseudobulk counts are added up per unit (design), turned into log2 expression and into one score
-per unit and programme (scores), and compared by a linear model with moderated variances (model). Every combination of
-data set, cell class and programme that could be asked for has a row; where no test is possible the row says why.
+per unit and programme (scores), and compared by a linear model (model), whose variances are steadied by those of all
+classes of the data set (moderation). Every combination of data set, cell class and programme that could be asked for
+has a row; where no test is possible the row says why.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from immunomod.contrast.model import (
     benjamini_hochberg,
     fit_linear,
     hedges_correction,
-    moderate_among_like_effects,
     relabelling_p,
+    residuals,
     sign_flip_p,
-    unequal_variances,
     variance_of_slopes,
 )
+from immunomod.contrast.moderation import Effects, Noise, arm_noise, moderated_errors
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.program_enrichment import COLUMNS as ENRICHMENT_COLUMNS
 from immunomod.contrast.program_enrichment import program_enrichment
@@ -82,6 +83,19 @@ class ProgramEffects:
     design: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """What the errors of a class's effects are made of, for these ``rows`` of its ``table``.
+
+    ``common`` is the variance of the effects that replicates do not show.
+    """
+
+    table: pd.DataFrame
+    rows: NDArray[np.bool_]
+    effects: Effects
+    common: Floats
+
+
 def applies_to(program_compartment: str, compartment: str, lineage: str) -> bool:
     """Whether a programme of ``program_compartment`` is tested in a class of this compartment and lineage."""
     if program_compartment == "MSC":
@@ -123,6 +137,7 @@ def program_effects(
     """
     parts: list[ProgramEffects] = []
     for dataset in contrast.datasets:
+        fits: list[_Fit] = []
         stratum = pseudobulks[dataset]
         organism = organism_of(stratum)
         meta, weights = programmes.meta_for(organism), programmes.weights(organism)
@@ -134,7 +149,10 @@ def program_effects(
             design = _with_left_out(stratum_design(contrast, stratum.obs, cell_class, settings.min_cells), stratum)
             key = [seed, zlib.crc32(f"{contrast.name}|{dataset}|{cell_class}".encode())]
             labels = {"contrast": contrast.name, "dataset": dataset, "cell_class": cell_class}
-            parts.append(_stratum(labels, design, stratum, meta.loc[chosen], weights[chosen], settings, key))
+            part, fit = _stratum(labels, design, stratum, meta.loc[chosen], weights[chosen], settings, key)
+            parts.append(part)
+            fits += [fit] if fit is not None else []
+        _add_errors(fits, settings.confidence)
     effects = _concat([part.effects for part in parts], COLUMNS)
     enrichment = _concat([part.enrichment for part in parts], ENRICHMENT_COLUMNS)
     effects["fdr"], enrichment["fdr"] = _fdr(effects), _fdr(enrichment)
@@ -179,8 +197,8 @@ def _stratum(
     weights: pd.DataFrame,
     settings: ContrastSettings,
     key: list[int],
-) -> ProgramEffects:
-    """All programmes of one data set and cell class."""
+) -> tuple[ProgramEffects, _Fit | None]:
+    """All programmes of one data set and cell class; errors are for :func:`_add_errors` to fill in, from the fit."""
     sizes = {name: getattr(design, name) for name in SIZES}
     described = pd.DataFrame(
         [labels | sizes | {"model": design.model, "status": design.status, "reason": design.reason}]
@@ -194,9 +212,10 @@ def _stratum(
     if not design.has_estimate or table.empty:
         empty = pd.DataFrame()
         enrichment = program_enrichment(table, design, None, empty, stratum.var_names)
-        return ProgramEffects(
+        nothing = ProgramEffects(
             effects=table, enrichment=enrichment, scores=empty, msc_scores=empty, genes=empty, design=described
         )
+        return nothing, None
 
     counts = np.asarray((design.membership @ stratum.X).todense(), dtype=np.float64)
     arms = design.units["arm"].to_numpy()
@@ -210,15 +229,19 @@ def _stratum(
     positions = stratum.var_names.get_indexer(scored.index)
     scores = expression.log2[:, positions] @ scored.to_numpy()
     common = _common_variance(design, expression.log2_error[:, positions], scored.to_numpy())
-    estimates = _estimates(design, scores, common, settings, key[1] ^ key[0])
-    estimates["null_z"] = _null_z(estimates["effect"], scored, gene_fit, expression, stratum.var_names, settings, key)
-    for name in ESTIMATES:
-        table.loc[enough, name] = estimates[name]
+    fit = fit_linear(scores, design.effect, design.nuisance)
+    table.loc[enough, "effect"] = fit.estimate
+    table.loc[enough, "null_z"] = _null_z(fit.estimate, scored, gene_fit, expression, stratum.var_names, settings, key)
+    to_judge = None
+    if design.status == "tested" and scores.shape[1]:
+        table.loc[enough, "hedges_g"] = hedges_g(design, scores, fit)
+        table.loc[enough, "p_sign_flip"] = permutation_p(design, scores, settings.max_permutations, key[1] ^ key[0])
+        to_judge = _Fit(table, enough, Effects(fit.estimate, noise(design, scores, fit)), common)
     _settle(table, enough, design, weights, used, settings)
     table["effect_raw"] = table["effect"]
     if leakage is not None and leakage.expected.any():
         table["effect_raw"] = _raw_effect(design, counts, arms, weights, stratum.var_names, settings, table)
-    return ProgramEffects(
+    result = ProgramEffects(
         effects=table,
         enrichment=program_enrichment(table, design, expression, scored, stratum.var_names),
         scores=_score_table(labels, design.units, scores, scored.columns, common),
@@ -226,6 +249,7 @@ def _stratum(
         genes=_gene_table(labels, weights, stratum.var_names, gene_fit, expression),
         design=described,
     )
+    return result, to_judge
 
 
 def _common_variance(design: Design, error: Floats, weights: Floats) -> Floats:
@@ -255,52 +279,41 @@ def _raw_effect(
     return np.asarray(effect.reindex(table["program"]), dtype=np.float64)
 
 
-def _estimates(
-    design: Design, scores: Floats, common: Floats, settings: ContrastSettings, seed: int
-) -> dict[str, Floats]:
-    """Effect, interval, p-values and standardised effect per programme (columns of ``scores``).
+def _add_errors(fits: Sequence[_Fit], confidence: float) -> None:
+    """Fill errors, intervals and p-values of a data set into its tables: variances are moderated over all classes.
 
-    ``common`` is the variance of the effects that replicates do not show. It adds to that of the model, with degrees of
-    freedom after Satterthwaite (1946), its own being taken for known.
+    The variance of the effects that replicates do not show adds to that of the model, with degrees of freedom after
+    Satterthwaite (1946), its own being taken for known.
     """
-    fit = fit_linear(scores, design.effect, design.nuisance)
-    result = {name: np.full(scores.shape[1], np.nan) for name in ESTIMATES} | {"effect": fit.estimate}
-    if design.status != "tested" or not scores.shape[1]:
-        return result
-    variance, moderated_df = moderate_among_like_effects(
-        fit.estimate, *residual_variance(design, scores, fit), fit.unscaled
-    )
-    between = variance * fit.unscaled
-    with np.errstate(divide="ignore", invalid="ignore"):
-        df = np.where(common > 0, moderated_df * ((between + common) / between) ** 2, moderated_df)
-    result["df"] = np.minimum(df, MAX_DF)
-    df = result["df"]
-    result["se"] = np.sqrt(between + common)
-    half_width = stats.t.ppf((1 + settings.confidence) / 2, df) * result["se"]
-    result["ci_low"], result["ci_high"] = fit.estimate - half_width, fit.estimate + half_width
-    with np.errstate(divide="ignore", invalid="ignore"):
-        result["p_value"] = 2 * stats.t.sf(np.abs(fit.estimate / result["se"]), df)
-    result["hedges_g"] = hedges_g(design, scores, fit)
-    result["p_sign_flip"] = permutation_p(design, scores, settings.max_permutations, seed)
-    return result
+    errors = moderated_errors([one.effects for one in fits])
+    for one, (between, moderated_df) in zip(fits, errors, strict=True):
+        estimate, se = one.effects.estimate, np.sqrt(between + one.common)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            df = np.where(one.common > 0, moderated_df * ((between + one.common) / between) ** 2, moderated_df)
+            df = np.minimum(df, MAX_DF)
+            p_value = 2 * stats.t.sf(np.abs(estimate / se), df)
+        half_width = stats.t.ppf((1 + confidence) / 2, df) * se
+        columns = {"se": se, "df": df, "p_value": p_value}
+        columns |= {"ci_low": estimate - half_width, "ci_high": estimate + half_width}
+        for name, values in columns.items():
+            one.table.loc[one.rows, name] = values
 
 
-def residual_variance(design: Design, scores: Floats, fit: LinearFit) -> tuple[Floats, Floats]:
-    """Residual variances and their degrees of freedom, one per programme.
+def noise(design: Design, scores: Floats, fit: LinearFit) -> tuple[Noise, ...]:
+    """What the variances of a class's effects come from.
 
-    Those of least squares; of unpaired arms of different size, each with a variance of its own, the residual variance
-    that gives the difference of their means the variance it has; of a trend within donors, the one that gives the mean
-    slope the variance which the donors' slopes show.
+    Pairs: their differences. Unpaired arms: each arm, with a variance of its own. Trends within donors: how much the
+    donors' slopes differ. Other models (covariates, unpaired trends): the residuals.
     """
+    left = residuals(scores, design.effect, design.nuisance)
     if design.is_paired and "value" in design.units:
         blocks = design.units["block"].to_numpy()
         of_slopes, slope_df = variance_of_slopes(scores, design.effect, design.nuisance, blocks)
-        return of_slopes / fit.unscaled, np.full(len(of_slopes), slope_df)
-    in_test = (design.units["arm"] == TEST).to_numpy()
-    if design.is_paired or "value" in design.units or design.nuisance.shape[1] > 1 or 2 * in_test.sum() == len(in_test):
-        return fit.variance, np.full(len(fit.variance), float(fit.df))
-    variance, df = unequal_variances(scores, in_test)
-    return variance / fit.unscaled, df
+        return (Noise("slopes", left, of_slopes / fit.unscaled, slope_df, fit.unscaled),)
+    if design.is_paired or "value" in design.units or design.nuisance.shape[1] > 1:
+        kind = "pairs" if design.is_paired else "residuals"
+        return (Noise(kind, left, fit.variance, float(fit.df), fit.unscaled),)
+    return arm_noise(scores, (design.units["arm"] == TEST).to_numpy())
 
 
 def hedges_g(design: Design, scores: Floats, fit: LinearFit) -> Floats:

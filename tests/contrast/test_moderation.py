@@ -1,0 +1,244 @@
+"""Variances moderated among like effects: against a hand calculation, a slow one, Welch's test and simulated truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import digamma, polygamma
+
+from immunomod.contrast.model import inverse_trigamma
+from immunomod.contrast.moderation import (
+    Effects,
+    Noise,
+    arm_noise,
+    mean_squared_correlation,
+    moderate_among_like_effects,
+    moderated_errors,
+)
+
+
+def draw(seed: int, classes: int = 3, count: int = 12, df: int = 3) -> dict[str, np.ndarray]:
+    """Variances that rise with the effect, from classes of different noise."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat(np.arange(classes), count)
+    noise = 0.02 * np.exp(rng.normal(0, 0.5, classes))[label]
+    truth = np.where(np.arange(classes * count) % count < 4, rng.uniform(0.3, 2, classes * count), 0)
+    variance = noise + (0.3 * truth) ** 2
+    return {
+        "estimate": truth + rng.normal(size=len(label)) * np.sqrt(variance / 4),
+        "variance": variance * rng.chisquare(df, len(label)) / df,
+        "df": np.full(len(label), float(df)),
+        "unscaled": np.full(len(label), 0.25),
+        "classes": label,
+    }
+
+
+def test_without_effects_it_is_limmas_prior_of_the_others_widened_by_its_error():
+    """By hand: one class and effects of zero, where all weights are 1 and there is no slope."""
+    variance = np.array([0.5, 1.0, 0.2, 4.0, 0.9, 1.3, 0.05])
+    count, df = len(variance), np.full(len(variance), 3.0)
+    nothing, one = np.zeros(count), np.zeros(count, dtype=int)
+    for shared in (0.0, 0.25):
+        moderated, total = moderate_among_like_effects(nothing, variance, df, df / 12, one, shared)
+        logarithm = np.log(variance) - digamma(1.5) + np.log(1.5)
+        chance = polygamma(1, 1.5)
+        own = chance * (1 - shared)
+        spread = max(np.var(logarithm, ddof=1) - own, 0)
+        half = inverse_trigamma(np.array(spread + shared * chance + (spread + own) / (count - 1)))
+        for row in range(count):
+            prior = np.exp(np.delete(logarithm, row).mean() + digamma(half) - np.log(half))
+            assert moderated[row] == pytest.approx((3 * variance[row] + 2 * half * prior) / (3 + 2 * half))
+            assert total[row] == pytest.approx(min(3 + 2 * half, 3 * count))
+
+
+def slow(estimate, variance, df, unscaled, classes, shared=0.0):
+    """The method written down programme by programme."""
+    n = len(estimate)
+    y = [np.log(variance[i]) - digamma(df[i] / 2) + np.log(df[i] / 2) for i in range(n)]
+    chance = [polygamma(1, df[i] / 2) for i in range(n)]
+    level = {c: np.log(np.median(variance[classes == c])) for c in set(classes)}
+    spread = 0.0
+    for turn in range(3):
+        size = [
+            np.log(
+                np.sqrt(1 + estimate[i] ** 2 / np.exp(level[classes[i]]) / unscaled[i] / (4 * np.exp(spread**0.5)) ** 2)
+            )
+            for i in range(n)
+        ]
+        weight = [
+            [max(1 - abs((size[i] - size[j]) / np.log(2)) ** 3, 0) ** 3 * (i != j) for j in range(n)] for i in range(n)
+        ]
+        apart = []
+        for i in range(n):
+            members = [j for j in range(n) if classes[j] == classes[i]]
+            mean = sum(size[j] / chance[j] for j in members) / sum(1 / chance[j] for j in members)
+            apart.append((size[i] - mean) / chance[i])
+        information = sum(apart[i] * size[i] for i in range(n))
+        slope = sum(apart[i] * y[i] for i in range(n)) / information
+        error = sum(apart[i] ** 2 * chance[i] * (1 - shared) for i in range(n)) / information**2
+        kept = max(1 - 2 * error / slope**2, 0) if slope > 0 else 0
+        slope, error = kept * slope, kept * error
+        relative = [y[i] - level[classes[i]] - slope * size[i] for i in range(n)]
+        sums = [sum(weight[i][j] / chance[j] for j in range(n)) for i in range(n)]
+        expected = [sum(weight[i][j] / chance[j] * relative[j] for j in range(n)) / sums[i] for i in range(n)]
+        pairs = [(i, j, weight[i][j] / chance[i] / chance[j]) for i in range(n) for j in range(n)]
+        excess = sum(
+            w * ((relative[i] - relative[j]) ** 2 - (1 - shared) * (chance[i] + chance[j])) for i, j, w in pairs
+        )
+        spread = max(excess / 2 / sum(w for *_, w in pairs), 0)
+        if turn < 2:
+            for c in level:
+                members = [i for i in range(n) if classes[i] == c]
+                step = sum((relative[i] - expected[i]) / chance[i] for i in members)
+                level[c] += step / sum(1 / chance[i] for i in members)
+    noise = [spread + (1 - shared) * chance[i] for i in range(n)]
+    moderated, total = [], []
+    for i in range(n):
+        rest = [j for j in range(n) if classes[j] == classes[i] and j != i]
+        elsewhere = sum(weight[i][j] / chance[j] for j in range(n) if classes[j] != classes[i]) / sums[i]
+        worth = sum(1 / chance[j] for j in rest)
+        correction = sum((relative[j] - expected[j]) / chance[j] for j in rest) / worth
+        mean = expected[i] + slope * size[i] + level[classes[i]] + elsewhere * correction
+        away = size[i] - sum(weight[i][j] / chance[j] * size[j] for j in range(n)) / sums[i]
+        total_error = sum(weight[i][j] / chance[j] ** 2 * noise[j] for j in range(n)) / sums[i] ** 2
+        total_error += elsewhere**2 * sum(noise[j] / chance[j] ** 2 for j in rest) / worth**2 + away**2 * error
+        half = float(inverse_trigamma(np.array(spread + shared * chance[i] + total_error)))
+        prior = np.exp(mean + digamma(half) - np.log(half))
+        moderated.append((df[i] * variance[i] + 2 * half * prior) / (df[i] + 2 * half))
+        total.append(min(df[i] + 2 * half, sum(df)))
+    return moderated, total
+
+
+@pytest.mark.parametrize(("classes", "shared"), [(1, 0.0), (3, 0.0), (4, 0.2)])
+def test_it_equals_the_method_written_programme_by_programme(classes, shared):
+    study = draw(classes, classes)
+    study["df"] = study["df"] + study["classes"] % 2
+    found = moderate_among_like_effects(**study, shared=shared)
+    np.testing.assert_allclose(found, slow(**study, shared=shared), rtol=1e-9)
+
+
+def test_variances_are_nearer_to_the_truth_and_raised_as_often_as_lowered():
+    """True variances go with effects; moderated ones err less, on the logarithm, than the data's and than limma's."""
+    own, moderated, limma = [], [], []
+    for seed in range(40):
+        study = draw(seed, classes=8, count=20, df=2)
+        rng = np.random.default_rng(seed)
+        label = study["classes"]
+        noise = 0.02 * np.exp(rng.normal(0, 0.5, 8))[label]
+        truth = np.where(np.arange(160) % 20 < 4, rng.uniform(0.3, 2, 160), 0)
+        true = np.log(noise + (0.3 * truth) ** 2)
+        own.append(np.log(study["variance"]) - true)
+        moderated.append(np.log(moderate_among_like_effects(**study)[0]) - true)
+        of_class = np.array([np.log(study["variance"][label == c]).mean() for c in range(8)])[label]
+        limma.append(of_class - digamma(1) - true)
+    assert np.std(moderated) < 0.6 * np.std(limma) < 0.6 * np.std(own)
+    assert abs(np.mean(moderated)) < 0.1
+
+
+def test_a_programme_whose_effect_is_like_no_other_keeps_its_own_variance():
+    study = draw(6, classes=2)
+    study["estimate"][:] = np.random.default_rng(6).normal(0, 0.05, 24)
+    study["estimate"][0], study["variance"][0] = 40.0, 0.2
+    moderated, total = moderate_among_like_effects(**study)
+    assert (moderated[0], total[0]) == (0.2, 3)
+    assert (moderated[1:] != study["variance"][1:]).all() and (total[1:] > 3).all()
+
+
+def test_it_heeds_neither_sign_nor_order_nor_units():
+    study = draw(7)
+    plain = moderate_among_like_effects(**study)
+    turned = moderate_among_like_effects(**study | {"estimate": -study["estimate"]})
+    assert (plain[0] == turned[0]).all() and (plain[1] == turned[1]).all()
+    order = np.random.default_rng(7).permutation(len(plain[0]))
+    shuffled = moderate_among_like_effects(**{name: values[order] for name, values in study.items()})
+    np.testing.assert_allclose(shuffled, [part[order] for part in plain])
+    # the noise of one class in other units
+    factor = np.where(study["classes"] == 1, 3.0, 1.0)
+    scaled = study | {"estimate": study["estimate"] * factor, "variance": study["variance"] * factor**2}
+    moderated, total = moderate_among_like_effects(**scaled)
+    np.testing.assert_allclose(moderated, plain[0] * factor**2, rtol=1e-6)
+    np.testing.assert_allclose(total, plain[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("variance", [[], [1.0], [0.0, 0.0, 0.0], [0.0, 2.0, 0.0], [1.0, 2.0]])
+def test_what_tells_nothing_changes_nothing(variance):
+    """No other programme, no noise, or every class with one programme."""
+    variance = np.array(variance)
+    df = np.full(len(variance), 3.0)
+    apart = np.arange(len(variance)) if len(variance) == 2 else np.zeros(len(variance), dtype=int)
+    moderated, total = moderate_among_like_effects(np.ones(len(variance)), variance, df, df / 12, apart)
+    np.testing.assert_array_equal(moderated, variance)
+    np.testing.assert_array_equal(total, df)
+
+
+def test_a_variance_of_zero_among_others_is_raised():
+    moderated, total = moderate_among_like_effects(
+        np.zeros(5), np.array([0.0, 1.0, 2.0, 0.5, 1.0]), np.full(5, 3.0), np.full(5, 0.25), np.zeros(5, dtype=int)
+    )
+    assert moderated[0] > 0 and np.isfinite(total).all()
+
+
+def test_correlation_of_residuals_is_told_from_chance():
+    rng = np.random.default_rng(8)
+
+    def residuals(correlation: float, df: int) -> list[tuple[np.ndarray, float]]:
+        tables = []
+        for _ in range(200):
+            shared = np.sqrt(correlation) * rng.normal(size=(df + 1, 1))
+            values = shared + np.sqrt(1 - correlation) * rng.normal(size=(df + 1, 20))
+            tables.append((values - values.mean(axis=0), df))
+        return tables
+
+    for df in (2, 7):
+        assert mean_squared_correlation(residuals(0.0, df)) < 0.03
+        assert mean_squared_correlation(residuals(0.5, df)) == pytest.approx(0.25, abs=0.04)
+    assert mean_squared_correlation(residuals(0.5, 1)) == 0
+    one = rng.normal(size=(4, 1))
+    assert mean_squared_correlation([(one - one.mean() + np.zeros(5), 3)]) == 0.95
+    assert mean_squared_correlation([(np.zeros((4, 3)), 3)]) == 0
+    assert mean_squared_correlation([]) == 0
+
+
+def test_arms_with_a_variance_each_are_welchs_test():
+    """A single programme has nobody to learn from."""
+    rng = np.random.default_rng(9)
+    scores, in_test = rng.normal(size=(8, 1)), np.arange(8) < 3
+    scores[in_test] *= 4
+    estimate = scores[in_test].mean(axis=0) - scores[~in_test].mean(axis=0)
+    ((variance, df),) = moderated_errors([Effects(estimate, arm_noise(scores, in_test))])
+    expected = stats.ttest_ind(scores[in_test], scores[~in_test], equal_var=False)
+    np.testing.assert_allclose(estimate / np.sqrt(variance), expected.statistic)
+    np.testing.assert_allclose(df, expected.df)
+    ((variance, df),) = moderated_errors([Effects(np.zeros(1), arm_noise(np.ones((8, 1)), in_test))])
+    assert (variance[0], df[0]) == (0, 6)
+
+
+def test_exchanged_arms_have_the_same_errors_to_the_last_bit():
+    rng = np.random.default_rng(10)
+    classes = [(rng.normal(size=(7, 9)), np.arange(7) < n) for n in (3, 4)]
+
+    def errors(sign: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = []
+        for scores, in_test in classes:
+            effect = sign * (scores[in_test].mean(axis=0) - scores[~in_test].mean(axis=0))
+            found.append(Effects(effect, arm_noise(scores, in_test if sign > 0 else ~in_test)))
+        return moderated_errors(found)
+
+    for one, other in zip(errors(1), errors(-1), strict=True):
+        assert (one[0] == other[0]).all() and (one[1] == other[1]).all()
+
+
+def test_kinds_of_noise_are_moderated_apart():
+    """Paired and unpaired classes of a data set do not lend each other variances."""
+    rng = np.random.default_rng(11)
+    scores = rng.normal(size=(8, 6))
+    arms = Effects(np.zeros(6), arm_noise(scores, np.arange(8) < 4))
+    pairs = Effects(np.zeros(6), (Noise("pairs", scores[:4], scores[:4].var(axis=0, ddof=1), 3.0, 0.25),))
+    together = moderated_errors([pairs, arms])
+    for one, (variance, df) in zip((pairs, arms), together, strict=True):
+        ((alone, alone_df),) = moderated_errors([one])
+        assert (variance == alone).all() and (df == alone_df).all()
+    assert moderated_errors([]) == []
+    other = replace(pairs, noise=(replace(pairs.noise[0], variance=pairs.noise[0].variance * 9),))
+    assert (moderated_errors([pairs, other])[0][0] != together[0][0]).all()

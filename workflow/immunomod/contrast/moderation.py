@@ -1,0 +1,307 @@
+"""Variances of programme effects, steadied by those of effects of like size in all cell classes of a data set.
+
+With three donors a variance has two degrees of freedom; twenty programmes in eight classes have 320 between them. limma
+treats the variances of one class as draws of one distribution. Programmes differ in kind: where a condition acts,
+donors respond to different degrees, and the variance of the paired differences grows with the effect, while the many
+programmes that nothing touches have small ones. Moderation among all of them lends that smallness to the programmes
+with an effect, whose intervals then miss, and their largeness to the others, which are rejected too seldom. One class
+does not tell how variances go with effects; all classes together do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+from immunomod.contrast.model import inverse_trigamma
+from immunomod.contrast.normalise import Floats
+
+#: Standard errors within which effects are of like size, whatever made them.
+NEAR_ZERO = 4.0
+#: Effects that differ in size by this factor or more tell nothing of each other's variance.
+LIKE_WITHIN = 2.0
+#: The largest squared correlation of two programmes that is believed.
+MOST_CORRELATED = 0.95
+#: Rounds in which the classes' levels and the relation of variances to effects are fitted in turn.
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What the variance of a class's effects comes from: all of it, or the part of one arm.
+
+    Attributes
+    ----------
+    kind
+        What varies: noise of one kind is moderated together.
+    residual
+        Units x programmes.
+    variance
+        Per programme.
+    df
+        Degrees of freedom of each variance.
+    share
+        The part is ``share`` times ``variance``.
+    lowered
+        How far moderation may lower a variance, as a share of the way, on the logarithm.
+    """
+
+    kind: str
+    residual: Floats
+    variance: Floats
+    df: float
+    share: float
+    lowered: float = 1.0
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The ``estimate`` of each programme in a class, and its noise: independent parts whose variances add."""
+
+    estimate: Floats
+    noise: tuple[Noise, ...]
+
+
+def arm_noise(scores: Floats, in_test: NDArray[np.bool_]) -> tuple[Noise, ...]:
+    """The noise of the difference of two independent groups' means, a variance for each group.
+
+    Donors who respond to different degrees vary more in the arm that is treated. One variance for both arms hides that
+    from the moderation, and is wrong where arms differ in size (Welch 1947).
+
+    Moderation lowers them by half of the way only: the effects of few unpaired donors are not many standard errors
+    large, and a changed programme's prior is made of unchanged ones, too. Lowered all the way, the variances of few
+    changed programmes, whose donors differ, would give intervals that hold in 90% (3 v 3); half-way in 92%, not at all
+    in 94%, with a power of 42%, 33% and 27% at a false discovery rate of 5% (``benchmarks/calibration``).
+
+    ``scores`` is units x programmes; either group has two units or more.
+    """
+    parts = []
+    for kind, group in (("test", in_test), ("reference", ~in_test)):
+        residual, df = scores[group] - scores[group].mean(axis=0), float(group.sum() - 1)
+        parts.append(Noise(kind, residual, (residual**2).sum(axis=0) / df, df, 1 / float(group.sum()), lowered=0.5))
+    return tuple(parts)
+
+
+def moderated_errors(classes: Sequence[Effects]) -> list[tuple[Floats, Floats]]:
+    """Variances of the effects of every class and their degrees of freedom, moderated over all classes.
+
+    The degrees of freedom of a sum of variances are Satterthwaite's (1946).
+    """
+    moderated: dict[tuple[int, str], tuple[Floats, Floats]] = {}
+    for kind in sorted({noise.kind for one in classes for noise in one.noise}):
+        found = [(at, noise) for at, one in enumerate(classes) for noise in one.noise if noise.kind == kind]
+        sizes = [len(noise.variance) for _, noise in found]
+        variance, df = moderate_among_like_effects(
+            np.concatenate([classes[at].estimate for at, _ in found]),
+            np.concatenate([noise.variance for _, noise in found]),
+            np.repeat([noise.df for _, noise in found], sizes),
+            np.repeat([sum(noise.share for noise in classes[at].noise) for at, _ in found], sizes),
+            np.repeat(np.arange(len(found)), sizes),
+            mean_squared_correlation([(noise.residual, noise.df) for _, noise in found]),
+        )
+        bounds = np.cumsum(sizes)[:-1]
+        for (at, noise), posterior, part_df in zip(
+            found, np.split(variance, bounds), np.split(df, bounds), strict=True
+        ):
+            raised = np.maximum(posterior, noise.variance)
+            moderated[at, kind] = (posterior**noise.lowered * raised ** (1 - noise.lowered), part_df)
+    results = []
+    for at, one in enumerate(classes):
+        total, squares = np.zeros(len(one.estimate)), np.zeros(len(one.estimate))
+        most = sum(noise.df for noise in one.noise)
+        for noise in one.noise:
+            variance, df = moderated[at, noise.kind]
+            total += noise.share * variance
+            squares += (noise.share * variance) ** 2 / df
+        # a single part keeps its degrees of freedom to the last bit
+        df = (
+            df
+            if len(one.noise) == 1
+            else np.divide(total**2, squares, out=np.full_like(total, most), where=squares > 0)
+        )
+        results.append((total, df))
+    return results
+
+
+def moderate_among_like_effects(
+    estimate: Floats,
+    variance: Floats,
+    df: Floats,
+    unscaled: Floats,
+    classes: NDArray[np.intp],
+    shared: float = 0.0,
+) -> tuple[Floats, Floats]:
+    """Posterior residual variances and their degrees of freedom, by a prior of each programme's own.
+
+    A class has a level of variance (its cells and donors decide on the noise), and around it variances go with the size
+    of effects, alike in all classes. For an effect of z standard errors by that level, the size is sqrt(1 + (z / c)^2),
+    so that all effects that noise could make are alike; c is 4 times what e is to the power of the logarithms' spread
+    (a standard deviation, below), since noisy programmes make larger ones. A programme's prior is made of the others:
+    their logarithms of variance, less the level of their class, weighed by the tricube (1 - x^3)^3 of the distance of
+    the effects, x = abs(log2(a / b)) for sizes a and b and 0 beyond x = 1, and by their degrees of freedom. By how much
+    variances rise with the size is cleared from them first and added again, lest a large effect take its variance from
+    the smaller ones around it: a slope over the logarithm of the size, drawn towards zero by what its error asks for,
+    and zero where variances fall. From there on it is limma's prior (Smyth 2004, section 6.2: moments of the logarithm
+    of variances) and limma's posterior, but for two things:
+
+    - the spread of the logarithms is that between programmes of like effects;
+    - to it are added the errors of the prior itself: of the weighted mean, of the slope, and of the class's level where
+      the mean is of other classes. A prior made of few programmes weighs little, and a programme whose effect is like
+      no other has none. Where the programmes of a class have correlated residuals (they share genes, and donors have
+      their days), their variances err together: by the mean squared correlation of two programmes, ``shared``, of the
+      variance that the logarithm of one variance has.
+
+    ``benchmarks/calibration`` measures it (experiment "moderation"); docs/statistics.md has the table.
+
+    Parameters
+    ----------
+    estimate, variance, df
+        Effects, residual variances and their degrees of freedom (1 or more), one per programme and class.
+    unscaled
+        Variance of each effect per unit of variance.
+    classes
+        The class of each.
+    shared
+        :func:`mean_squared_correlation` of the residuals of two programmes of a class.
+
+    Returns
+    -------
+    The variances and their degrees of freedom, never more than those of all pooled. As they are given where nothing
+    can be learned: no variance above zero, or no other of a like effect.
+    """
+    usable = _with_noise(variance, classes)
+    if usable.sum() < 2:
+        return variance, df
+    moderated, total = variance.copy(), df.astype(np.float64)
+    number = np.unique(classes[usable], return_inverse=True)[1]
+    moderated[usable], total[usable] = _posterior(
+        estimate[usable], variance[usable], df[usable], unscaled[usable], number, shared
+    )
+    return moderated, total
+
+
+def _with_noise(variance: Floats, classes: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Programmes of the classes with two or more variances, most of them above zero."""
+    usable = np.zeros(len(variance), dtype=bool)
+    for one in np.unique(classes):
+        members = classes == one
+        usable[members] = members.sum() > 1 and np.median(variance[members]) > 0
+    return usable
+
+
+def _posterior(
+    estimate: Floats, variance: Floats, df: Floats, unscaled: Floats, classes: NDArray[np.intp], shared: float
+) -> tuple[Floats, Floats]:
+    """:func:`moderate_among_like_effects` where ``classes`` are 0, 1, ... and have two programmes or more each."""
+    member = (classes[:, None] == np.arange(classes.max() + 1)).astype(np.float64)
+    same = member @ member.T
+    typical = np.array([np.median(variance[column > 0]) for column in member.T])
+    # the logarithm of a sample variance is off by a known mean, and varies by chance
+    logarithm = np.log(np.maximum(variance, 1e-5 * typical[classes])) - special.digamma(df / 2) + np.log(df / 2)
+    chance = special.polygamma(1, df / 2)
+    own_chance = (1 - shared) * chance
+    worth = 1 / chance
+
+    spread = 0.0
+    level, step = np.log(typical), np.zeros(len(typical))
+    for _ in range(ROUNDS):
+        level = level + step
+        near_zero = NEAR_ZERO * np.exp(np.sqrt(spread))
+        size = 0.5 * np.log1p(estimate**2 / (near_zero**2 * np.exp(level[classes]) * unscaled))
+        weight = _likeness(size)
+        others = weight @ worth
+        known = others > 0
+        if not known.any():
+            return variance, df
+        from_mean = worth * (size - member @ (member.T @ (worth * size) / (member.T @ worth)))
+        slope, slope_variance = _slope(from_mean, size, logarithm, own_chance)
+        relative = logarithm - level[classes] - slope * size
+        expected = np.divide(weight @ (worth * relative), others, out=np.zeros_like(others), where=known)
+        pair = weight * np.outer(worth, worth)
+        excess = (relative[:, None] - relative) ** 2 - own_chance[:, None] - own_chance
+        spread = max(float((pair * excess).sum() / (2 * pair.sum())), 0.0)
+        told = worth * known
+        left = told * (relative - expected)
+        step = member.T @ left / np.maximum(member.T @ told, 1e-300)
+    # programmes of the class speak by themselves, those of other classes by the level, which the class's others tell
+    share = np.divide((weight * same) @ worth, others, out=np.zeros_like(others), where=known)
+    elsewhere = np.where(share < 1 - 1e-9, 1 - share, 0.0)
+    rest = same @ told - told
+    known &= (rest > 0) | (elsewhere == 0)
+    rest = np.where(rest > 0, rest, 1.0)
+    mean = expected + slope * size + level[classes] + elsewhere * (same @ left - left) / rest
+
+    noise = spread + own_chance
+    error = np.divide(weight @ (worth**2 * noise), others**2, out=np.zeros_like(others), where=known)
+    error += elsewhere**2 * (same @ (told**2 * noise) - told**2 * noise) / rest**2
+    away = size - np.divide(weight @ (worth * size), others, out=size.copy(), where=known)
+    error += away**2 * slope_variance
+    half = inverse_trigamma((spread + shared * chance + error)[known])
+
+    prior = np.exp(mean[known] + special.digamma(half) - np.log(half))
+    moderated, total = variance.copy(), df.astype(np.float64)
+    moderated[known] = (df[known] * variance[known] + 2 * half * prior) / (df[known] + 2 * half)
+    total[known] = np.minimum(df[known] + 2 * half, df.sum())
+    return moderated, total
+
+
+def _slope(from_mean: Floats, size: Floats, logarithm: Floats, chance: Floats) -> tuple[float, float]:
+    """Slope of the logarithms of variance over those of size, and its variance: least squares within classes, shrunken.
+
+    ``from_mean`` is the distance of each size from its class's mean, times its weight.
+    """
+    information = float(from_mean @ size)
+    if information <= 0:
+        return 0.0, 0.0
+    slope = float(from_mean @ logarithm) / information
+    variance = float(from_mean**2 @ chance) / information**2
+    kept = max(1 - 2 * variance / slope**2, 0.0) if slope > 0 else 0.0
+    return kept * slope, kept * variance
+
+
+def _likeness(size: Floats) -> Floats:
+    """Weights of all programmes in the priors of each, by the logarithms of their effects' sizes; 0 on the diagonal."""
+    distance = np.abs(size[:, None] - size) / np.log(LIKE_WITHIN)
+    weight = np.clip(1 - distance**3, 0, None) ** 3
+    np.fill_diagonal(weight, 0)
+    return np.asarray(weight)
+
+
+def mean_squared_correlation(residuals: Sequence[tuple[Floats, float]]) -> float:
+    """Squared correlation of two programmes of a class, by their residuals: 0 to below 1.
+
+    That which, were it the same for all pairs, would give the mean squared correlation of residuals that is found: few
+    degrees of freedom add to it by chance, and take from it where it is high. It is the correlation of two variances,
+    too (normal residuals).
+
+    Parameters
+    ----------
+    residuals
+        Per class: residuals (units x programmes) and their degrees of freedom. With one degree of freedom, or fewer
+        than two programmes that vary, a class says nothing.
+    """
+    found = []
+    for residual, df in residuals:
+        length = np.sqrt((residual**2).sum(axis=0))
+        unit = residual[:, length > 0] / length[length > 0]
+        count = unit.shape[1]
+        if df >= 2 and count >= 2:
+            mean = (((unit.T @ unit) ** 2).sum() - count) / (count * (count - 1))
+            found.append((count, df, mean))
+
+    def excess(squared: float) -> float:
+        return float(sum(count * (mean - _expected_squared_correlation(squared, df)) for count, df, mean in found))
+
+    if excess(0.0) <= 0:
+        return 0.0
+    return float(optimize.brentq(excess, 0.0, MOST_CORRELATED)) if excess(MOST_CORRELATED) < 0 else MOST_CORRELATED
+
+
+def _expected_squared_correlation(squared: float, df: float) -> float:
+    """Mean of a sample's squared correlation, for a true one (e.g. Anderson 2003, section 4.2)."""
+    series = float(special.hyp2f1(1, 1, df / 2 + 1, squared))
+    return 1 - (df - 1) / df * (1 - squared) * series
