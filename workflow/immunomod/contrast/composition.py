@@ -14,7 +14,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import stats
 
-from immunomod.contrast.design import Contrast, Design, stratum_design
+from immunomod.contrast.design import Contrast, Design, donor_slopes, stratum_design
 from immunomod.contrast.model import benjamini_hochberg, fit_linear
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.settings import ContrastSettings
@@ -37,7 +37,8 @@ def composition_effects(
     Per replicate the response is ``log((n + 0.5) / (N - n + 0.5))``, natural logarithm, for n cells of the class among
     N of the compartment (Haldane's and Anscombe's half keeps it finite and nearly unbiased). It is compared by the same
     design as programme scores, with ordinary residual variances; a replicate needs ``min_cells`` cells of the
-    *compartment*, so a class that vanishes in one arm is a result and no gap. ``effect`` is a difference of log odds
+    *compartment*, so a class that vanishes in one arm is a result and no gap. A trend within donors is tested by how
+    much their slopes differ (:func:`immunomod.contrast.design.donor_slopes`). ``effect`` is a difference of log odds
     (for a trend, per unit of the variable). Shares of one compartment add up to 1: when one class grows the others
     shrink, and a compartment with one class only has nothing to compare.
 
@@ -119,7 +120,11 @@ def _compare(
         return row | {"status": "absent", "reason": "no replicate of the contrast holds a cell of the class"}
     if (counts == totals).all():
         return row | {"status": "absent", "reason": "the only class of its compartment: there is no share to compare"}
-    fit = fit_linear(log_odds(counts, totals)[:, None], design.effect, design.nuisance)
+    response, effect_column, nuisance = log_odds(counts, totals)[:, None], design.effect, design.nuisance
+    if (slopes := donor_slopes(design)) is not None:
+        rows, effect_column, nuisance = slopes
+        response = rows @ response
+    fit = fit_linear(response, effect_column, nuisance)
     effect = float(fit.estimate[0])
     row["effect"] = effect
     if design.status != "tested":

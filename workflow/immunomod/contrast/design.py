@@ -134,6 +134,33 @@ class Design:
         return _sides(contrast, self.units)
 
 
+def donor_slopes(design: Design) -> tuple[sparse.csr_matrix, Floats, Floats] | None:
+    """A trend within donors as pairs: the analysis of summary measures (Matthews et al., BMJ 1990, 300:230).
+
+    Donors respond to a dose to different degrees. The residuals of one common slope hold that only in part, and with
+    more degrees of freedom than donors; of pairs they hold all of it. So each donor becomes two rows, its mean half its
+    slope up and half down, which a model of pairs compares.
+
+    Returns
+    -------
+    A matrix (rows x units) to multiply responses by, and the columns of the design of these rows: the effect's
+    regressor and a mean per donor. None for a design that is no trend within donors, has covariates, or takes two
+    values only, where the units are such pairs.
+    """
+    if not (design.is_paired and "value" in design.units and design.has_estimate):
+        return None
+    block, value = design.units["block"].to_numpy(), design.units["value"].to_numpy(dtype=np.float64)
+    names = np.unique(block)
+    if design.nuisance.shape[1] != len(names) or len(np.unique(value)) < 3:
+        return None
+    member = (block == names[:, None]).astype(np.float64)
+    mean = member / member.sum(axis=1, keepdims=True)
+    centred = member * (value - (mean @ value)[:, None])
+    slope = centred / (centred**2).sum(axis=1, keepdims=True)
+    rows = sparse.csr_matrix(np.concatenate([mean + slope / 2, mean - slope / 2]))
+    return rows, np.repeat([0.5, -0.5], len(names)), np.tile(np.eye(len(names)), (2, 1))
+
+
 def stratum_design(contrast: Contrast, replicates: pd.DataFrame, cell_class: str, min_cells: int) -> Design:
     """Lay out the comparison for one cell class.
 

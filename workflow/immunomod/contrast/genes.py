@@ -6,7 +6,7 @@ The design is that of the programmes (``~ donor + condition`` where donors are p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import stats
 
-from immunomod.contrast.design import Contrast, Design, stratum_design
+from immunomod.contrast.design import Contrast, Design, donor_slopes, stratum_design
 from immunomod.contrast.gene_methods import deseq2, limma_trend
 from immunomod.contrast.gene_methods.method import GeneFit, GeneMethod, GeneTask, NotFittedError
 from immunomod.contrast.gene_methods.shrinkage import posterior_mode
@@ -63,7 +63,7 @@ class GeneEffects:
 
 
 def gene_effects(contrast: Contrast, pseudobulks: Mapping[str, AnnData], settings: ContrastSettings) -> GeneEffects:
-    """Test every gene in every cell class that occurs in the data sets, by ``settings.gene_method``."""
+    """Test every gene in every cell class that occurs in the data sets, by :func:`gene_model`."""
     tables: dict[str, list[pd.DataFrame]] = {}
     rows = []
     progress = Progress("genes")
@@ -72,20 +72,20 @@ def gene_effects(contrast: Contrast, pseudobulks: Mapping[str, AnnData], setting
         for cell_class in sorted(stratum.obs["cell_class"].astype(str).unique()):
             design = stratum_design(contrast, stratum.obs, cell_class, settings.min_cells)
             status, reason = design.status, design.reason
-            table = empty_table()
+            table, method = empty_table(), gene_model(design, settings.gene_method)
             if status == "tested":
                 counts = np.asarray((design.membership @ stratum.X).todense(), dtype=np.float64)
                 leakage = leakage_of(stratum, design.membership)
                 try:
-                    table = fit_genes(counts, stratum.var_names, design, leakage, settings.gene_method)
+                    table = fit_genes(counts, stratum.var_names, design, leakage, method)
                 except NotFittedError as error:
-                    status, reason = "not_fitted", f"the model of {settings.gene_method} could not be fitted: {error}"
+                    status, reason = "not_fitted", f"the model of {method} could not be fitted: {error}"
                 if status == "tested" and table.empty:
                     status, reason = "low_coverage", _too_few_counts(counts, design)
             rows.append(
                 {
                     **{"contrast": contrast.name, "dataset": dataset, "cell_class": cell_class},
-                    **{"method": settings.gene_method, "status": status, "reason": reason},
+                    **{"method": method, "status": status, "reason": reason},
                     **{name: getattr(design, name) for name in ("n_test", "n_reference", "n_pairs")},
                     "genes_fitted": int(table["log2_fold_change"].notna().sum()),
                     "genes_tested": int(table["p_value"].notna().sum()),
@@ -100,6 +100,11 @@ def gene_effects(contrast: Contrast, pseudobulks: Mapping[str, AnnData], setting
         tables={name: _stack(parts) for name, parts in tables.items()},
         strata=pd.DataFrame(rows, columns=STRATUM_COLUMNS),
     )
+
+
+def gene_model(design: Design, chosen: str) -> str:
+    """The ``chosen`` model; for a trend within donors limma-trend, since a model of counts has one slope for all."""
+    return limma_trend.METHOD.name if donor_slopes(design) is not None else chosen
 
 
 def _too_few_counts(counts: Floats, design: Design) -> str:
@@ -141,7 +146,8 @@ def fit_genes(
     leakage
         What leaked into the units; nothing where it is None.
     method
-        Name of a model in :data:`REGISTRY`.
+        Name of a model in :data:`REGISTRY`; of a trend within donors the slopes are compared, by one that works on
+        ``log2`` (:func:`gene_model`).
 
     Returns
     -------
@@ -183,7 +189,13 @@ def fit_genes(
         effect=design.effect,
         nuisance=design.nuisance,
     )
-    table = _table(task, REGISTRY[method].run(task), design, expression, usable)
+    error = expression.log2_error[:, usable]
+    if (slopes := donor_slopes(design)) is not None:
+        rows, effect, nuisance = slopes
+        task = replace(task, log2=rows @ task.log2, effect=effect, nuisance=nuisance)
+        error = rows @ error
+    leaked = bool(expression.log2_error.any())
+    table = _table(task, REGISTRY[method].run(task), error, expression.detected[usable], leaked)
     if leaks and leakage is not None:
         # genes of which nothing is left have no model, but are suspects all the same
         nothing_left = pd.DataFrame({"gene": genes[np.setdiff1d(chosen, usable)], "base_mean": 0.0})
@@ -207,18 +219,15 @@ def own_counts(counts: Floats, expression: Expression, leakage: Leakage) -> Floa
     return np.where((leakage.expected >= MIN_LEAKED).any(axis=0), rounded, counts)
 
 
-def _table(
-    task: GeneTask, fit: GeneFit, design: Design, expression: Expression, genes: NDArray[np.intp]
-) -> pd.DataFrame:
+def _table(task: GeneTask, fit: GeneFit, log2_error: Floats, detected: NDArray[np.bool_], leaks: bool) -> pd.DataFrame:
     """The fit as a table, the common error of leakage added to its standard errors.
 
-    No test for genes that leakage hides (``expression.detected`` says so where it blurs a gene). Degrees of freedom
-    with the error after Satterthwaite (1946), the error being taken for known.
+    ``log2_error`` is that of ``task.log2``. No test for genes that leakage hides (``detected`` says so where it blurs a
+    gene). Degrees of freedom with the error after Satterthwaite (1946), the error being taken for known.
     """
-    error = np.abs(fit_linear(expression.log2_error[:, genes], design.effect, design.nuisance).estimate)
-    leaks = bool(expression.log2_error.any())
+    error = np.abs(fit_linear(log2_error, task.effect, task.nuisance).estimate)
     se = np.sqrt(fit.se**2 + error**2) if leaks else fit.se
-    known = fit.tested & expression.detected[genes] if leaks else fit.tested
+    known = fit.tested & detected if leaks else fit.tested
     with np.errstate(divide="ignore", invalid="ignore"):
         df = fit.df * (se / fit.se) ** 4 if leaks else np.full(len(se), fit.df)
         statistic = fit.estimate / se

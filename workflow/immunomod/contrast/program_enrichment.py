@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from immunomod.contrast.camera import CameraTests, camera
-from immunomod.contrast.design import Design
+from immunomod.contrast.design import Design, donor_slopes
 from immunomod.contrast.model import fit_linear
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.scores import Expression
@@ -80,5 +80,10 @@ def _test(design: Design, expression: Expression, scored: pd.DataFrame, genes: p
     if len(detected) < MIN_GENES:
         nothing = np.full(scored.shape[1], np.nan)
         return CameraTests((signs != 0).sum(axis=0), nothing, nothing, nothing, 0), len(detected)
-    error: Floats = fit_linear(expression.log2_error[:, detected], design.effect, design.nuisance).estimate
-    return camera(expression.log2[:, detected], design.effect, design.nuisance, signs, error), len(detected)
+    log2, error_log2 = expression.log2[:, detected], expression.log2_error[:, detected]
+    effect, nuisance = design.effect, design.nuisance
+    if (slopes := donor_slopes(design)) is not None:
+        rows, effect, nuisance = slopes
+        log2, error_log2 = rows @ log2, rows @ error_log2
+    error: Floats = fit_linear(error_log2, effect, nuisance).estimate
+    return camera(log2, effect, nuisance, signs, error), len(detected)

@@ -142,6 +142,11 @@ def question(contrast: Contrast) -> str:
     return f"{comparison}; {'; '.join(extras)}; data: {sheet.get('dataset', '')}."
 
 
+def is_trend(contrast: Contrast) -> bool:
+    """Whether the contrast asks for a slope along a numeric variable."""
+    return bool(contrast.sheet.get("variable", "")) and not contrast.sheet.get("test", "").strip()
+
+
 def is_coculture(contrast: Contrast, samples: pd.DataFrame) -> bool:
     """Whether the test arm is a co-culture by the sheet's ``culture``; without that column, whether it holds MSC."""
     variable, levels = contrast.sheet.get("variable", ""), _levels(contrast.sheet.get("test", ""))

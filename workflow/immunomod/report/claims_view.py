@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from immunomod.claims import Claim, ClaimSet, Pointer
-from immunomod.report.answer import is_coculture
+from immunomod.report.answer import is_coculture, is_trend
 from immunomod.report.effect_rows import little_verified
 from immunomod.report.inputs import Contrast, ReportTables, records
 from immunomod.report.palette import class_label
@@ -159,11 +159,7 @@ def _nothing_found(pointers: Iterable[Pointer], tables: ReportTables) -> str:
 
 
 def _speaks(contrast: Contrast, samples: pd.DataFrame) -> bool:
-    return not _is_trend(contrast) and is_coculture(contrast, samples)
-
-
-def _is_trend(contrast: Contrast) -> bool:
-    return bool(contrast.sheet.get("variable", "")) and not contrast.sheet.get("test", "").strip()
+    return not is_trend(contrast) and is_coculture(contrast, samples)
 
 
 def _look_up(pointer: Pointer, tables: ReportTables) -> Iterator[Evidence]:
@@ -172,7 +168,7 @@ def _look_up(pointer: Pointer, tables: ReportTables) -> Iterator[Evidence]:
         return
     for contrast in tables.contrasts:
         if pointer.table == "trend":
-            if _is_trend(contrast) and contrast.sheet["variable"] == pointer.item:
+            if is_trend(contrast) and contrast.sheet["variable"] == pointer.item:
                 yield from _rows(pointer, contrast, _of_readouts(contrast.effects), "program_effects", tables)
         elif _speaks(contrast, tables.samples):
             yield from _of_contrast(pointer, contrast, tables)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from immunomod.report.answer import is_trend
 from immunomod.report.inputs import Atlas, ReportTables
 from immunomod.report.sample_methods import sample_paragraphs
 from immunomod.report.sources import Paragraph
@@ -135,6 +136,12 @@ _GENE_MODELS = {
 _GENE_REFERENCES = {"deseq2": ("pydeseq2", "deseq2"), "limma_trend": ("moderated",)}
 
 
+def _gene_trends(tables: ReportTables, gene_method: str) -> str:
+    if gene_method == "limma_trend" or not any(is_trend(contrast) for contrast in tables.contrasts):
+        return ""
+    return " (trends over three or more values within donors: each donor's slope, by limma-trend)"
+
+
 def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph]:
     from immunomod.contrast.settings import ContrastSettings
 
@@ -147,8 +154,9 @@ def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph
         f"{settings.min_cells} cells). The score of a programme is the signed mean, over its detected genes (at least "
         f"{settings.min_genes}), of log2 counts per million, library sizes adjusted by TMM over genes that do not "
         "differ between the arms. Effects are differences "
-        f"of scores between arms from a linear model, paired by donor where donors are paired, with "
-        f"empirical-Bayes moderated variance; intervals are {100 * settings.confidence:g}%. Beside it stand an exact "
+        f"of scores between arms from a linear model, paired by donor where donors are paired, with variances "
+        f"moderated (empirical Bayes) by those of effects of like size in all classes of the data set; intervals are "
+        f"{100 * settings.confidence:g}%. Beside it stand an exact "
         f"sign-flip p-value over donors and a z-value against {settings.n_random_sets:,} random gene sets matched for "
         f"size and expression. False discovery rates are Benjamini-Hochberg's. {len(tables.programs.table)} "
         f"programmes gave {n_rows:,} rows, of which {n_tested:,} could be tested; no row is left out for its result."
@@ -166,9 +174,10 @@ def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph
         else "No leaked RNA was taken out of the sums: no library that was compared shows any, so effect is effect_raw."
     )
     genes = (
-        f"Gene by gene, the same sums were compared by {_GENE_MODELS[settings.gene_method]}; fold changes drawn "
-        "towards zero have a Cauchy prior (apeGLM's). Composition was compared on the replicate's log odds of a cell "
-        "class within its compartment; the shares of regulatory T cells among CD4 T cells, and of cells in S, G2 or M "
+        f"Gene by gene, the same sums were compared by {_GENE_MODELS[settings.gene_method]}"
+        f"{_gene_trends(tables, settings.gene_method)}; fold changes drawn towards zero have a Cauchy prior "
+        "(apeGLM's). Composition was compared on the replicate's log odds of a cell class within its "
+        "compartment; the shares of regulatory T cells among CD4 T cells, and of cells in S, G2 or M "
         "in each class, by quasi-binomial models of the replicates' counts."
     )
     return [

@@ -33,7 +33,8 @@ class GeneTask:
     library
         Effective library size of each unit.
     effect, nuisance
-        The design: the effect's regressor (units), and the other terms (units x terms).
+        The design: the effect's regressor (units), and the other terms (units x terms). For a trend within donors, of
+        which ``log2`` then holds two rows a donor (:func:`immunomod.contrast.design.donor_slopes`), that of these rows.
     """
 
     genes: pd.Index
