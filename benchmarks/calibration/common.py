@@ -12,7 +12,7 @@ sys.path.insert(0, str(REPOSITORY / "workflow"))
 
 from immunomod.contrast.model import fit_linear, residuals  # noqa: E402
 from immunomod.contrast.moderation import Effects, Noise, arm_noise, moderated_errors  # noqa: E402
-from immunomod.contrast.scores import measure_expression  # noqa: E402
+from immunomod.contrast.scores import counting_variance, measure_expression  # noqa: E402
 
 ALPHA = 0.05
 N_GENES = 6000
@@ -118,9 +118,12 @@ def programme_effects(
     columns = columns_of(arms, paired)
     fit = fit_linear(scores, *columns)
     known = (used != 0).sum(axis=0) >= 5
-    noise = (Noise("pairs", residuals(scores[:, known], *columns), fit.variance[known], float(fit.df), fit.unscaled),)
+    counting = counting_variance(expression, np.arange(len(used)), used[:, known])
+    of_pairs = counting.mean(axis=0)
+    left = residuals(scores[:, known], *columns)
+    noise = (Noise("pairs", left, fit.variance[known], of_pairs, float(fit.df), fit.unscaled),)
     if not paired:
-        noise = arm_noise(scores[:, known], arms == "test")
+        noise = arm_noise(scores[:, known], counting, arms == "test")
     effect, error, freedom = (np.full(weights.shape[1], np.nan) for _ in range(3))
     effect[known] = fit.estimate[known]
     ((variance, freedom[known]),) = moderated_errors([Effects(fit.estimate[known], noise)])

@@ -112,9 +112,9 @@ def draw(
         estimate = arms[0].mean(axis=0) - (0.0 if paired else arms[1].mean(axis=0))
         residual = np.concatenate([arm - arm.mean(axis=0) for arm in arms])
         variance = (residual**2).sum(axis=0) / df
-        noise = (Noise("pairs", residual, variance, df, unscaled),)
+        noise = (Noise("pairs", residual, variance, np.ones(COUNT), df, unscaled),)
         if not paired:
-            noise = arm_noise(np.concatenate(arms), np.arange(2 * n) < n)
+            noise = arm_noise(np.concatenate(arms), np.ones((2 * n, COUNT)), np.arange(2 * n) < n)
         parts.append((estimate, variance, truth, changed, rng.uniform(4, 10, COUNT), noise))
     estimates, variances, truths, changes, abundance, noises = zip(*parts, strict=True)
     return Study(

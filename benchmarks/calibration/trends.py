@@ -44,7 +44,7 @@ def trends(repeats: int) -> list[dict]:
                     ("slopes of donors", of_slopes / fit.unscaled, df),
                     ("residuals of one slope", fit.variance, float(fit.df)),
                 ):
-                    noise = Noise(name, left, variance, freedom, fit.unscaled)
+                    noise = Noise(name, left, variance, np.ones(COUNT), freedom, fit.unscaled)
                     ((moderated, total),) = moderated_errors([Effects(fit.estimate, (noise,))])
                     error = np.sqrt(moderated)
                     p_value = 2 * stats.t.sf(np.abs(fit.estimate / error), total)

@@ -28,6 +28,7 @@ def draw(seed: int, classes: int = 3, count: int = 12, df: int = 3) -> dict[str,
     return {
         "estimate": truth + rng.normal(size=len(label)) * np.sqrt(variance / 4),
         "variance": variance * rng.chisquare(df, len(label)) / df,
+        "counting": np.exp(rng.normal(0, 0.5, len(label))),
         "df": np.full(len(label), float(df)),
         "unscaled": np.full(len(label), 0.25),
         "classes": label,
@@ -40,7 +41,7 @@ def test_without_effects_it_is_limmas_prior_of_the_others_widened_by_its_error()
     count, df = len(variance), np.full(len(variance), 3.0)
     nothing, one = np.zeros(count), np.zeros(count, dtype=int)
     for shared in (0.0, 0.25):
-        moderated, total = moderate_among_like_effects(nothing, variance, df, df / 12, one, shared)
+        moderated, total = moderate_among_like_effects(nothing, variance, np.ones(count), df, df / 12, one, shared)
         logarithm = np.log(variance) - digamma(1.5) + np.log(1.5)
         chance = polygamma(1, 1.5)
         own = chance * (1 - shared)
@@ -48,24 +49,34 @@ def test_without_effects_it_is_limmas_prior_of_the_others_widened_by_its_error()
         half = inverse_trigamma(np.array(spread + shared * chance + (spread + own) / (count - 1)))
         for row in range(count):
             prior = np.exp(np.delete(logarithm, row).mean() + digamma(half) - np.log(half))
-            assert moderated[row] == pytest.approx((3 * variance[row] + 2 * half * prior) / (3 + 2 * half))
+            posterior = (3 * variance[row] + 2 * half * prior) / (3 + 2 * half)
+            expected = posterior if posterior > variance[row] else posterior**0.75 * variance[row] ** 0.25
+            assert moderated[row] == pytest.approx(expected)
             assert total[row] == pytest.approx(min(3 + 2 * half, 3 * count))
 
 
-def slow(estimate, variance, df, unscaled, classes, shared=0.0):
+def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0):
     """The method written down programme by programme."""
     n = len(estimate)
     y = [np.log(variance[i]) - digamma(df[i] / 2) + np.log(df[i] / 2) for i in range(n)]
     chance = [polygamma(1, df[i] / 2) for i in range(n)]
     level = {c: np.log(np.median(variance[classes == c])) for c in set(classes)}
-    spread = 0.0
+    rare = []
+    for i in range(n):
+        members = [j for j in range(n) if classes[j] == classes[i]]
+        mean = sum(np.log(counting[j]) / chance[j] for j in members) / sum(1 / chance[j] for j in members)
+        rare.append(np.log(counting[i]) - mean)
+    spread = slope = 0.0
+    size = [0.0] * n
     for turn in range(3):
-        size = [
-            np.log(
-                np.sqrt(1 + estimate[i] ** 2 / np.exp(level[classes[i]]) / unscaled[i] / (4 * np.exp(spread**0.5)) ** 2)
-            )
-            for i in range(n)
-        ]
+        known = sum(rare[i] ** 2 / chance[i] for i in range(n)) + 1 / 0.3**2
+        power = sum(rare[i] * (y[i] - slope * size[i]) / chance[i] for i in range(n)) + 0.5 / 0.3**2
+        power = min(max(power / known, 0), 1)
+        size = []
+        for i in range(n):
+            level_of_i = np.exp(level[classes[i]] + power * rare[i])
+            near_zero = 4 * np.exp(spread**0.5)
+            size.append(np.log(np.sqrt(1 + estimate[i] ** 2 / level_of_i / unscaled[i] / near_zero**2)))
         weight = [
             [max(1 - abs((size[i] - size[j]) / np.log(2)) ** 3, 0) ** 3 * (i != j) for j in range(n)] for i in range(n)
         ]
@@ -75,11 +86,11 @@ def slow(estimate, variance, df, unscaled, classes, shared=0.0):
             mean = sum(size[j] / chance[j] for j in members) / sum(1 / chance[j] for j in members)
             apart.append((size[i] - mean) / chance[i])
         information = sum(apart[i] * size[i] for i in range(n))
-        slope = sum(apart[i] * y[i] for i in range(n)) / information
+        slope = sum(apart[i] * (y[i] - power * rare[i]) for i in range(n)) / information
         error = sum(apart[i] ** 2 * chance[i] * (1 - shared) for i in range(n)) / information**2
         kept = max(1 - 2 * error / slope**2, 0) if slope > 0 else 0
         slope, error = kept * slope, kept * error
-        relative = [y[i] - level[classes[i]] - slope * size[i] for i in range(n)]
+        relative = [y[i] - level[classes[i]] - power * rare[i] - slope * size[i] for i in range(n)]
         sums = [sum(weight[i][j] / chance[j] for j in range(n)) for i in range(n)]
         expected = [sum(weight[i][j] / chance[j] * relative[j] for j in range(n)) / sums[i] for i in range(n)]
         pairs = [(i, j, weight[i][j] / chance[i] / chance[j]) for i in range(n) for j in range(n)]
@@ -99,13 +110,15 @@ def slow(estimate, variance, df, unscaled, classes, shared=0.0):
         elsewhere = sum(weight[i][j] / chance[j] for j in range(n) if classes[j] != classes[i]) / sums[i]
         worth = sum(1 / chance[j] for j in rest)
         correction = sum((relative[j] - expected[j]) / chance[j] for j in rest) / worth
-        mean = expected[i] + slope * size[i] + level[classes[i]] + elsewhere * correction
+        mean = expected[i] + power * rare[i] + slope * size[i] + level[classes[i]] + elsewhere * correction
         away = size[i] - sum(weight[i][j] / chance[j] * size[j] for j in range(n)) / sums[i]
         total_error = sum(weight[i][j] / chance[j] ** 2 * noise[j] for j in range(n)) / sums[i] ** 2
         total_error += elsewhere**2 * sum(noise[j] / chance[j] ** 2 for j in rest) / worth**2 + away**2 * error
+        total_error += rare[i] ** 2 / known
         half = float(inverse_trigamma(np.array(spread + shared * chance[i] + total_error)))
         prior = np.exp(mean + digamma(half) - np.log(half))
-        moderated.append((df[i] * variance[i] + 2 * half * prior) / (df[i] + 2 * half))
+        posterior = (df[i] * variance[i] + 2 * half * prior) / (df[i] + 2 * half)
+        moderated.append(posterior**0.75 * max(posterior, variance[i]) ** 0.25)
         total.append(min(df[i] + 2 * half, sum(df)))
     return moderated, total
 
@@ -116,6 +129,19 @@ def test_it_equals_the_method_written_programme_by_programme(classes, shared):
     study["df"] = study["df"] + study["classes"] % 2
     found = moderate_among_like_effects(**study, shared=shared)
     np.testing.assert_allclose(found, slow(**study, shared=shared), rtol=1e-9)
+
+
+def test_noisy_scores_take_their_variance_from_noisy_scores():
+    """Variances that are those of counting: programmes of rare genes have a larger prior."""
+    rng = np.random.default_rng(12)
+    counting = np.exp(rng.normal(0, 0.8, 120))
+    variance = 0.1 * counting * rng.chisquare(2, 120) / 2
+    classes, twos = np.repeat(np.arange(6), 20), np.full(120, 2.0)
+    told = moderate_among_like_effects(np.zeros(120), variance, counting, twos, twos / 6, classes)
+    untold = moderate_among_like_effects(np.zeros(120), variance, np.ones(120), twos, twos / 6, classes)
+    error = [np.std(np.log(found / (0.1 * counting))) for found, _ in (told, untold)]
+    assert error[0] < 0.75 * error[1]
+    assert np.median(told[1]) > 1.25 * np.median(untold[1])
 
 
 def test_variances_are_nearer_to_the_truth_and_raised_as_often_as_lowered():
@@ -167,14 +193,16 @@ def test_what_tells_nothing_changes_nothing(variance):
     variance = np.array(variance)
     df = np.full(len(variance), 3.0)
     apart = np.arange(len(variance)) if len(variance) == 2 else np.zeros(len(variance), dtype=int)
-    moderated, total = moderate_among_like_effects(np.ones(len(variance)), variance, df, df / 12, apart)
+    ones = np.ones(len(variance))
+    moderated, total = moderate_among_like_effects(ones, variance, ones, df, df / 12, apart)
     np.testing.assert_array_equal(moderated, variance)
     np.testing.assert_array_equal(total, df)
 
 
 def test_a_variance_of_zero_among_others_is_raised():
     moderated, total = moderate_among_like_effects(
-        np.zeros(5), np.array([0.0, 1.0, 2.0, 0.5, 1.0]), np.full(5, 3.0), np.full(5, 0.25), np.zeros(5, dtype=int)
+        *(np.zeros(5), np.array([0.0, 1.0, 2.0, 0.5, 1.0]), np.ones(5)),
+        *(np.full(5, 3.0), np.full(5, 0.25), np.zeros(5, dtype=int)),
     )
     assert moderated[0] > 0 and np.isfinite(total).all()
 
@@ -206,11 +234,11 @@ def test_arms_with_a_variance_each_are_welchs_test():
     scores, in_test = rng.normal(size=(8, 1)), np.arange(8) < 3
     scores[in_test] *= 4
     estimate = scores[in_test].mean(axis=0) - scores[~in_test].mean(axis=0)
-    ((variance, df),) = moderated_errors([Effects(estimate, arm_noise(scores, in_test))])
+    ((variance, df),) = moderated_errors([Effects(estimate, arm_noise(scores, np.ones_like(scores), in_test))])
     expected = stats.ttest_ind(scores[in_test], scores[~in_test], equal_var=False)
     np.testing.assert_allclose(estimate / np.sqrt(variance), expected.statistic)
     np.testing.assert_allclose(df, expected.df)
-    ((variance, df),) = moderated_errors([Effects(np.zeros(1), arm_noise(np.ones((8, 1)), in_test))])
+    ((variance, df),) = moderated_errors([Effects(np.zeros(1), arm_noise(np.ones((8, 1)), np.ones((8, 1)), in_test))])
     assert (variance[0], df[0]) == (0, 6)
 
 
@@ -222,7 +250,7 @@ def test_exchanged_arms_have_the_same_errors_to_the_last_bit():
         found = []
         for scores, in_test in classes:
             effect = sign * (scores[in_test].mean(axis=0) - scores[~in_test].mean(axis=0))
-            found.append(Effects(effect, arm_noise(scores, in_test if sign > 0 else ~in_test)))
+            found.append(Effects(effect, arm_noise(scores, np.ones_like(scores), in_test if sign > 0 else ~in_test)))
         return moderated_errors(found)
 
     for one, other in zip(errors(1), errors(-1), strict=True):
@@ -233,8 +261,8 @@ def test_kinds_of_noise_are_moderated_apart():
     """Paired and unpaired classes of a data set do not lend each other variances."""
     rng = np.random.default_rng(11)
     scores = rng.normal(size=(8, 6))
-    arms = Effects(np.zeros(6), arm_noise(scores, np.arange(8) < 4))
-    pairs = Effects(np.zeros(6), (Noise("pairs", scores[:4], scores[:4].var(axis=0, ddof=1), 3.0, 0.25),))
+    arms = Effects(np.zeros(6), arm_noise(scores, np.ones_like(scores), np.arange(8) < 4))
+    pairs = Effects(np.zeros(6), (Noise("pairs", scores[:4], scores[:4].var(axis=0, ddof=1), np.ones(6), 3.0, 0.25),))
     together = moderated_errors([pairs, arms])
     for one, (variance, df) in zip((pairs, arms), together, strict=True):
         ((alone, alone_df),) = moderated_errors([one])

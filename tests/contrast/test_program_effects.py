@@ -132,9 +132,23 @@ def test_numbers_equal_a_calculation_by_hand(programmes):
         assert abs(row_of(result, program)["null_z"]) < 4
 
 
+def counting_variances(data: AnnData, rows: pd.DataFrame, samples: pd.Index, programmes) -> np.ndarray:
+    """What counting molecules adds to the variance of each sample's score: samples x rows, all genes being detected."""
+    cell_class = rows["cell_class"].iloc[0]
+    of_class = data[data.obs["cell_class"] == cell_class]
+    counts = pd.DataFrame(of_class.X.toarray(), index=of_class.obs["sample"], columns=data.var_names).loc[samples]
+    columns = []
+    for program in rows["program"]:
+        weights = pd.Series(programmes.genes[program])
+        weights = weights / weights.abs().sum()
+        columns.append((1 / counts[weights.index].clip(lower=1)) @ weights**2 / np.log(2) ** 2)
+    return np.column_stack(columns)
+
+
 def test_errors_are_moderated_over_all_classes(programmes):
-    """The standard errors of both classes, from the written scores."""
-    result = run(make_pseudobulk(), programmes)
+    """The standard errors of both classes, from the written scores and the counts."""
+    data = make_pseudobulk()
+    result = run(data, programmes)
     tested = result.effects[result.effects["status"] == "tested"]
     classes = []
     for cell_class, rows in tested.groupby("cell_class"):
@@ -143,7 +157,9 @@ def test_errors_are_moderated_over_all_classes(programmes):
         change = (wide["test"] - wide["reference"])[rows["program"]]
         # residuals of a fit to both arms: half of the difference's, with opposite signs
         half = ((change - change.mean()) / 2).to_numpy()
-        noise = Noise("pairs", np.concatenate([half, -half]), change.var().to_numpy() / 2, 3.0, 0.5)
+        samples = pd.Index([f"{arm}_{donor}" for arm in ("treated", "control") for donor in range(4)])
+        counting = counting_variances(data, rows, samples, programmes).mean(axis=0)
+        noise = Noise("pairs", np.concatenate([half, -half]), change.var().to_numpy() / 2, counting, 3.0, 0.5)
         classes.append(Effects(change.mean().to_numpy(), (noise,)))
         assert len(rows) > 1, cell_class
     for (variance, df), (_, rows) in zip(moderated_errors(classes), tested.groupby("cell_class"), strict=True):
@@ -238,7 +254,8 @@ def test_unpaired_arms_have_a_relabelling_p(programmes):
 def test_unpaired_arms_of_different_size_have_variances_of_their_own(programmes):
     pseudobulk = make_pseudobulk()
     pseudobulk.obs["donor"] = pseudobulk.obs["sample"]
-    result = run(pseudobulk[pseudobulk.obs["sample"] != "treated_3"].copy(), programmes)
+    data = pseudobulk[pseudobulk.obs["sample"] != "treated_3"].copy()
+    result = run(data, programmes)
     tested = result.effects[result.effects["status"] == "tested"].sort_values(["cell_class", "program"])
     classes = []
     for cell_class, rows in tested.groupby("cell_class"):
@@ -246,7 +263,8 @@ def test_unpaired_arms_of_different_size_have_variances_of_their_own(programmes)
         wide = scores.pivot(index="sample", columns="program", values="score")[rows["program"]]
         in_test = wide.index.str.startswith("treated")
         assert (in_test.sum(), (~in_test).sum()) == (3, 4)
-        classes.append(Effects(rows["effect"].to_numpy(), arm_noise(wide.to_numpy(), in_test)))
+        counting = counting_variances(data, rows, wide.index, programmes)
+        classes.append(Effects(rows["effect"].to_numpy(), arm_noise(wide.to_numpy(), counting, in_test)))
     for (variance, df), (_, rows) in zip(moderated_errors(classes), tested.groupby("cell_class"), strict=True):
         np.testing.assert_allclose(rows["se"], np.sqrt(variance))
         np.testing.assert_allclose(rows["df"], df)

@@ -17,6 +17,8 @@ from immunomod.report.claims_view import (
     UNDECIDED,
     UNTESTED,
     Evidence,
+    Judged,
+    fold_alike,
     headline,
     judge_claims,
     verdict_of,
@@ -89,6 +91,19 @@ def test_without_a_coculture_no_claim_is_told(tables: ReportTables):
     for one in judge_claims(replace(tables, samples=sheet, variance=pd.DataFrame()), load_claims()):
         assert one.verdict in {CANNOT_TELL, NO_TRANSCRIPT}
         assert one.evidence == []
+
+
+def test_claims_that_nothing_speaks_to_stand_together_where_they_are_many():
+    def judged(name: str, verdict: str, sentence: str, evidence: list) -> Judged:
+        return Judged(Claim(name, "MSC", f"{name} holds", ""), verdict, sentence, evidence)
+
+    told = judged("told", SUPPORTED, "Yes.", [])
+    silent = [judged(name, CANNOT_TELL, "Nothing was asked.", []) for name in "abc"]
+    open_one = judged("open", CANNOT_TELL, "Nothing was asked.", [object()])
+    rare = [judged(name, CANNOT_TELL, "No such cells.", []) for name in "de"]
+    folded = fold_alike([silent[0], told, silent[1], open_one, rare[0], silent[2], rare[1]])
+    assert folded == [silent, [told], [open_one], [rare[0]], [rare[1]]]
+    assert fold_alike([]) == []
 
 
 def test_a_pooled_effect_stands_for_those_of_the_data_sets(tables: ReportTables):

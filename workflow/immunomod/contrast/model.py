@@ -45,13 +45,19 @@ def fit_linear(response: Floats, effect: Floats, nuisance: Floats) -> LinearFit:
     changes the sign of the estimate and nothing else, to the last bit.
     """
     basis = np.linalg.qr(nuisance)[0]
-    cleared = effect - basis @ (basis.T @ effect)
+    cleared = cleared_regressor(effect, nuisance)
     unscaled = 1 / float(cleared @ cleared)
     estimate = (cleared @ response) * unscaled
     df = len(effect) - nuisance.shape[1] - 1
     residual = response - basis @ (basis.T @ response) - np.outer(cleared, estimate)
     variance = (residual**2).sum(axis=0) / df if df > 0 else np.full(response.shape[1], np.nan)
     return LinearFit(estimate=estimate, variance=variance, df=df, unscaled=unscaled)
+
+
+def cleared_regressor(effect: Floats, nuisance: Floats) -> Floats:
+    """What of ``effect`` the ``nuisance`` terms do not span: the weights of units in an estimate, but for a factor."""
+    basis = np.linalg.qr(nuisance)[0]
+    return np.asarray(effect - basis @ (basis.T @ effect))
 
 
 def residuals(response: Floats, effect: Floats, nuisance: Floats) -> Floats:
@@ -83,7 +89,7 @@ def variance_of_slopes(
     """
     fit = fit_linear(response, effect, nuisance)
     basis = np.linalg.qr(nuisance)[0]
-    cleared = effect - basis @ (basis.T @ effect)
+    cleared = cleared_regressor(effect, nuisance)
     residual = response - basis @ (basis.T @ response) - np.outer(cleared, fit.estimate)
     member = (blocks[:, None] == np.unique(blocks)).astype(np.float64)
     weight = member.T @ cleared**2 * fit.unscaled

@@ -24,6 +24,10 @@ from immunomod.contrast.normalise import Floats
 NEAR_ZERO = 4.0
 #: Effects that differ in size by this factor or more tell nothing of each other's variance.
 LIKE_WITHIN = 2.0
+#: How far a variance may be lowered, as a share of the way on the logarithm.
+LOWERED = 0.75
+#: What is known beforehand of the power of the counting variance that variances go with, and its standard error.
+POWER, POWER_ERROR = 0.5, 0.3
 #: The largest squared correlation of two programmes that is believed.
 MOST_CORRELATED = 0.95
 #: Rounds in which the classes' levels and the relation of variances to effects are fitted in turn.
@@ -42,20 +46,20 @@ class Noise:
         Units x programmes.
     variance
         Per programme.
+    counting
+        What of the variance is expected from counting molecules, per programme (any unit).
     df
         Degrees of freedom of each variance.
     share
         The part is ``share`` times ``variance``.
-    lowered
-        How far moderation may lower a variance, as a share of the way, on the logarithm.
     """
 
     kind: str
     residual: Floats
     variance: Floats
+    counting: Floats
     df: float
     share: float
-    lowered: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,23 +70,20 @@ class Effects:
     noise: tuple[Noise, ...]
 
 
-def arm_noise(scores: Floats, in_test: NDArray[np.bool_]) -> tuple[Noise, ...]:
+def arm_noise(scores: Floats, counting: Floats, in_test: NDArray[np.bool_]) -> tuple[Noise, ...]:
     """The noise of the difference of two independent groups' means, a variance for each group.
 
     Donors who respond to different degrees vary more in the arm that is treated. One variance for both arms hides that
     from the moderation, and is wrong where arms differ in size (Welch 1947).
 
-    Moderation lowers them by half of the way only: the effects of few unpaired donors are not many standard errors
-    large, and a changed programme's prior is made of unchanged ones, too. Lowered all the way, the variances of few
-    changed programmes, whose donors differ, would give intervals that hold in 90% (3 v 3); half-way in 92%, not at all
-    in 94%, with a power of 42%, 33% and 27% at a false discovery rate of 5% (``benchmarks/calibration``).
-
-    ``scores`` is units x programmes; either group has two units or more.
+    ``scores`` and ``counting`` (their variances from counting molecules) are units x programmes; either group has two
+    units or more.
     """
     parts = []
     for kind, group in (("test", in_test), ("reference", ~in_test)):
         residual, df = scores[group] - scores[group].mean(axis=0), float(group.sum() - 1)
-        parts.append(Noise(kind, residual, (residual**2).sum(axis=0) / df, df, 1 / float(group.sum()), lowered=0.5))
+        variance, share = (residual**2).sum(axis=0) / df, 1 / float(group.sum())
+        parts.append(Noise(kind, residual, variance, counting[group].mean(axis=0), df, share))
     return tuple(parts)
 
 
@@ -98,17 +99,15 @@ def moderated_errors(classes: Sequence[Effects]) -> list[tuple[Floats, Floats]]:
         variance, df = moderate_among_like_effects(
             np.concatenate([classes[at].estimate for at, _ in found]),
             np.concatenate([noise.variance for _, noise in found]),
+            np.concatenate([noise.counting for _, noise in found]),
             np.repeat([noise.df for _, noise in found], sizes),
             np.repeat([sum(noise.share for noise in classes[at].noise) for at, _ in found], sizes),
             np.repeat(np.arange(len(found)), sizes),
             mean_squared_correlation([(noise.residual, noise.df) for _, noise in found]),
         )
         bounds = np.cumsum(sizes)[:-1]
-        for (at, noise), posterior, part_df in zip(
-            found, np.split(variance, bounds), np.split(df, bounds), strict=True
-        ):
-            raised = np.maximum(posterior, noise.variance)
-            moderated[at, kind] = (posterior**noise.lowered * raised ** (1 - noise.lowered), part_df)
+        for (at, _), part, part_df in zip(found, np.split(variance, bounds), np.split(df, bounds), strict=True):
+            moderated[at, kind] = (part, part_df)
     results = []
     for at, one in enumerate(classes):
         total, squares = np.zeros(len(one.estimate)), np.zeros(len(one.estimate))
@@ -117,12 +116,8 @@ def moderated_errors(classes: Sequence[Effects]) -> list[tuple[Floats, Floats]]:
             variance, df = moderated[at, noise.kind]
             total += noise.share * variance
             squares += (noise.share * variance) ** 2 / df
-        # a single part keeps its degrees of freedom to the last bit
-        df = (
-            df
-            if len(one.noise) == 1
-            else np.divide(total**2, squares, out=np.full_like(total, most), where=squares > 0)
-        )
+        if len(one.noise) > 1:
+            df = np.divide(total**2, squares, out=np.full_like(total, most), where=squares > 0)
         results.append((total, df))
     return results
 
@@ -130,6 +125,7 @@ def moderated_errors(classes: Sequence[Effects]) -> list[tuple[Floats, Floats]]:
 def moderate_among_like_effects(
     estimate: Floats,
     variance: Floats,
+    counting: Floats,
     df: Floats,
     unscaled: Floats,
     classes: NDArray[np.intp],
@@ -137,8 +133,11 @@ def moderate_among_like_effects(
 ) -> tuple[Floats, Floats]:
     """Posterior residual variances and their degrees of freedom, by a prior of each programme's own.
 
-    A class has a level of variance (its cells and donors decide on the noise), and around it variances go with the size
-    of effects, alike in all classes. For an effect of z standard errors by that level, the size is sqrt(1 + (z / c)^2),
+    A class has a level of variance (its cells and donors decide on the noise). Around it variances go with what
+    counting molecules adds to each programme, since few genes, or rare ones, make a noisy score, and with the size of
+    effects; both alike in all classes. The first is limma-trend's idea (Law et al. 2014): variances are divided by a
+    power, between 0 and 1, of the expected ones. It is fitted to the logarithms, with 0.5 and a standard error of 0.3
+    as prior knowledge. For an effect of z standard errors by that level, the size is sqrt(1 + (z / c)^2),
     so that all effects that noise could make are alike; c is 4 times what e is to the power of the logarithms' spread
     (a standard deviation, below), since noisy programmes make larger ones. A programme's prior is made of the others:
     their logarithms of variance, less the level of their class, weighed by the tricube (1 - x^3)^3 of the distance of
@@ -153,14 +152,20 @@ def moderate_among_like_effects(
       the mean is of other classes. A prior made of few programmes weighs little, and a programme whose effect is like
       no other has none. Where the programmes of a class have correlated residuals (they share genes, and donors have
       their days), their variances err together: by the mean squared correlation of two programmes, ``shared``, of the
-      variance that the logarithm of one variance has.
+      variance that the logarithm of one variance has;
+    - a variance is lowered by three quarters of the way only, on the logarithm. Variances have longer tails than
+      limma's prior; and few changed programmes of three unpaired donors a side are not far enough from the others, with
+      whose smaller variances their intervals would be too narrow.
 
-    ``benchmarks/calibration`` measures it (experiment "moderation"); docs/statistics.md has the table.
+    ``benchmarks/calibration`` measures it (experiment "moderation"), and ``benchmarks/demo_recovery.py`` on whole
+    studies; docs/statistics.md has the tables.
 
     Parameters
     ----------
     estimate, variance, df
         Effects, residual variances and their degrees of freedom (1 or more), one per programme and class.
+    counting
+        What of each variance is expected from counting molecules; any unit, above 0.
     unscaled
         Variance of each effect per unit of variance.
     classes
@@ -179,7 +184,7 @@ def moderate_among_like_effects(
     moderated, total = variance.copy(), df.astype(np.float64)
     number = np.unique(classes[usable], return_inverse=True)[1]
     moderated[usable], total[usable] = _posterior(
-        estimate[usable], variance[usable], df[usable], unscaled[usable], number, shared
+        estimate[usable], variance[usable], counting[usable], df[usable], unscaled[usable], number, shared
     )
     return moderated, total
 
@@ -194,7 +199,13 @@ def _with_noise(variance: Floats, classes: NDArray[np.intp]) -> NDArray[np.bool_
 
 
 def _posterior(
-    estimate: Floats, variance: Floats, df: Floats, unscaled: Floats, classes: NDArray[np.intp], shared: float
+    estimate: Floats,
+    variance: Floats,
+    counting: Floats,
+    df: Floats,
+    unscaled: Floats,
+    classes: NDArray[np.intp],
+    shared: float,
 ) -> tuple[Floats, Floats]:
     """:func:`moderate_among_like_effects` where ``classes`` are 0, 1, ... and have two programmes or more each."""
     member = (classes[:, None] == np.arange(classes.max() + 1)).astype(np.float64)
@@ -205,21 +216,26 @@ def _posterior(
     chance = special.polygamma(1, df / 2)
     own_chance = (1 - shared) * chance
     worth = 1 / chance
+    centre = member.T / (member.T @ worth)[:, None]
+    excess_counting = np.log(counting) - member @ (centre @ (worth * np.log(counting)))
 
-    spread = 0.0
+    spread = slope = 0.0
+    size = np.zeros(len(variance))
     level, step = np.log(typical), np.zeros(len(typical))
     for _ in range(ROUNDS):
         level = level + step
+        power, power_variance = _power(worth * excess_counting, excess_counting, logarithm - slope * size)
+        by_counting = power * excess_counting
         near_zero = NEAR_ZERO * np.exp(np.sqrt(spread))
-        size = 0.5 * np.log1p(estimate**2 / (near_zero**2 * np.exp(level[classes]) * unscaled))
+        size = 0.5 * np.log1p(estimate**2 / (near_zero**2 * np.exp(level[classes] + by_counting) * unscaled))
         weight = _likeness(size)
         others = weight @ worth
         known = others > 0
         if not known.any():
             return variance, df
-        from_mean = worth * (size - member @ (member.T @ (worth * size) / (member.T @ worth)))
-        slope, slope_variance = _slope(from_mean, size, logarithm, own_chance)
-        relative = logarithm - level[classes] - slope * size
+        from_mean = worth * (size - member @ (centre @ (worth * size)))
+        slope, slope_variance = _slope(from_mean, size, logarithm - by_counting, own_chance)
+        relative = logarithm - level[classes] - by_counting - slope * size
         expected = np.divide(weight @ (worth * relative), others, out=np.zeros_like(others), where=known)
         pair = weight * np.outer(worth, worth)
         excess = (relative[:, None] - relative) ** 2 - own_chance[:, None] - own_chance
@@ -233,20 +249,28 @@ def _posterior(
     rest = same @ told - told
     known &= (rest > 0) | (elsewhere == 0)
     rest = np.where(rest > 0, rest, 1.0)
-    mean = expected + slope * size + level[classes] + elsewhere * (same @ left - left) / rest
+    mean = expected + by_counting + slope * size + level[classes] + elsewhere * (same @ left - left) / rest
 
     noise = spread + own_chance
     error = np.divide(weight @ (worth**2 * noise), others**2, out=np.zeros_like(others), where=known)
     error += elsewhere**2 * (same @ (told**2 * noise) - told**2 * noise) / rest**2
     away = size - np.divide(weight @ (worth * size), others, out=size.copy(), where=known)
-    error += away**2 * slope_variance
+    error += away**2 * slope_variance + excess_counting**2 * power_variance
     half = inverse_trigamma((spread + shared * chance + error)[known])
 
     prior = np.exp(mean[known] + special.digamma(half) - np.log(half))
     moderated, total = variance.copy(), df.astype(np.float64)
-    moderated[known] = (df[known] * variance[known] + 2 * half * prior) / (df[known] + 2 * half)
+    posterior = (df[known] * variance[known] + 2 * half * prior) / (df[known] + 2 * half)
+    moderated[known] = posterior**LOWERED * np.maximum(posterior, variance[known]) ** (1 - LOWERED)
     total[known] = np.minimum(df[known] + 2 * half, df.sum())
     return moderated, total
+
+
+def _power(weighted: Floats, counting: Floats, logarithm: Floats) -> tuple[float, float]:
+    """Power of the counting variance that variances go with, and its variance: prior knowledge and least squares."""
+    information, before = float(weighted @ counting), 1 / POWER_ERROR**2
+    power = (float(weighted @ logarithm) + before * POWER) / (information + before)
+    return float(np.clip(power, 0, 1)), 1 / (information + before)
 
 
 def _slope(from_mean: Floats, size: Floats, logarithm: Floats, chance: Floats) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from immunomod.contrast.leakage import leakage_of, organism_of
 from immunomod.contrast.model import (
     LinearFit,
     benjamini_hochberg,
+    cleared_regressor,
     fit_linear,
     hedges_correction,
     relabelling_p,
@@ -35,7 +36,7 @@ from immunomod.contrast.moderation import Effects, Noise, arm_noise, moderated_e
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.program_enrichment import COLUMNS as ENRICHMENT_COLUMNS
 from immunomod.contrast.program_enrichment import program_enrichment
-from immunomod.contrast.scores import Expression, measure_expression, programme_weights
+from immunomod.contrast.scores import Expression, counting_variance, measure_expression, programme_weights
 from immunomod.contrast.settings import ContrastSettings
 
 KEY = ["contrast", "dataset", "cell_class"]
@@ -236,7 +237,8 @@ def _stratum(
     if design.status == "tested" and scores.shape[1]:
         table.loc[enough, "hedges_g"] = hedges_g(design, scores, fit)
         table.loc[enough, "p_sign_flip"] = permutation_p(design, scores, settings.max_permutations, key[1] ^ key[0])
-        to_judge = _Fit(table, enough, Effects(fit.estimate, noise(design, scores, fit)), common)
+        counting = counting_variance(expression, positions, scored.to_numpy())
+        to_judge = _Fit(table, enough, Effects(fit.estimate, noise(design, scores, counting, fit)), common)
     _settle(table, enough, design, weights, used, settings)
     table["effect_raw"] = table["effect"]
     if leakage is not None and leakage.expected.any():
@@ -299,21 +301,24 @@ def _add_errors(fits: Sequence[_Fit], confidence: float) -> None:
             one.table.loc[one.rows, name] = values
 
 
-def noise(design: Design, scores: Floats, fit: LinearFit) -> tuple[Noise, ...]:
+def noise(design: Design, scores: Floats, counting: Floats, fit: LinearFit) -> tuple[Noise, ...]:
     """What the variances of a class's effects come from.
 
     Pairs: their differences. Unpaired arms: each arm, with a variance of its own. Trends within donors: how much the
-    donors' slopes differ. Other models (covariates, unpaired trends): the residuals.
+    donors' slopes differ. Other models (covariates, unpaired trends): the residuals. ``counting`` is the variance of
+    each unit's score that counting molecules adds, units x programmes.
     """
     left = residuals(scores, design.effect, design.nuisance)
+    # on the scale of a residual variance
+    of_effect = cleared_regressor(design.effect, design.nuisance) ** 2 @ counting * fit.unscaled
     if design.is_paired and "value" in design.units:
         blocks = design.units["block"].to_numpy()
         of_slopes, slope_df = variance_of_slopes(scores, design.effect, design.nuisance, blocks)
-        return (Noise("slopes", left, of_slopes / fit.unscaled, slope_df, fit.unscaled),)
+        return (Noise("slopes", left, of_slopes / fit.unscaled, of_effect, slope_df, fit.unscaled),)
     if design.is_paired or "value" in design.units or design.nuisance.shape[1] > 1:
         kind = "pairs" if design.is_paired else "residuals"
-        return (Noise(kind, left, fit.variance, float(fit.df), fit.unscaled),)
-    return arm_noise(scores, (design.units["arm"] == TEST).to_numpy())
+        return (Noise(kind, left, fit.variance, of_effect, float(fit.df), fit.unscaled),)
+    return arm_noise(scores, counting, (design.units["arm"] == TEST).to_numpy())
 
 
 def hedges_g(design: Design, scores: Floats, fit: LinearFit) -> Floats:

@@ -248,6 +248,22 @@ def _harmonic_mean(values: Floats) -> float:
     return float(len(values) / (1 / values).sum())
 
 
+def counting_variance(expression: Expression, genes: NDArray[np.intp], weights: Floats) -> Floats:
+    """Variance of each unit's score that counting molecules adds: units x programmes.
+
+    A logarithm of a count with mean m varies by about 1 / m (natural); counts below one are taken for one.
+
+    Parameters
+    ----------
+    expression
+        log2 expression of the units.
+    genes, weights
+        Positions of genes in it, and their weights (genes x programmes).
+    """
+    counts = np.exp2(expression.log2[:, genes]) / 1e6 * (expression.library + 2 * PRIOR_COUNT)[:, None] - PRIOR_COUNT
+    return np.asarray((1 / np.maximum(counts, 1.0)) @ weights**2 / np.log(2) ** 2)
+
+
 def programme_weights(weights: pd.DataFrame, genes: pd.Index, detected: NDArray[np.bool_]) -> pd.DataFrame:
     """Weights of the detected genes of each programme, absolute values summing to 1: genes, by name, x programmes.
 

@@ -22,7 +22,7 @@ from immunomod.files import write_text
 from immunomod.programs import ProgramSet
 from immunomod.report import atlas_views, effect_rows, potency_view, views
 from immunomod.report.answer import Answer, answer, total_donors, with_fitting_expectations
-from immunomod.report.claims_view import headline, judge_claims
+from immunomod.report.claims_view import fold_alike, headline, judge_claims
 from immunomod.report.downloads import Download, Downloads
 from immunomod.report.figures import report_style, write_figures
 from immunomod.report.inputs import Atlas, Contrast, ReportInputs, ReportTables, load_tables
@@ -155,7 +155,7 @@ def _context(tables: ReportTables, claims: ClaimSet) -> dict[str, Any]:
         "n_samples": len(tables.samples),
         "n_cells": sum(len(atlas.cells) for atlas in tables.atlases),
         "datasets": tables.datasets,
-        "claims": judged,
+        "claims": fold_alike(judged),
         "claims_headline": headline(judged),
         "quality": quality(tables),
         "atlases": atlases,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,8 @@ SUPPORTED, CONTRADICTED, CANNOT_TELL, NO_TRANSCRIPT = (
     "cannot tell",
     "no transcript can tell",
 )
+#: From how many claims on that cannot be told for one reason are told of together.
+MANY_ALIKE = 3
 #: What a change of a share is called, by the table and its ``fraction``.
 _SHARES = {
     ("composition", ""): "share of the compartment (log odds)",
@@ -274,6 +276,24 @@ def _variance(pointer: Pointer, tables: ReportTables) -> Iterator[Evidence]:
             toward=value if tested else math.nan,
             corrected=False,
         )
+
+
+def fold_alike(judged: Sequence[Judged]) -> list[list[Judged]]:
+    """The claims in their order, one by one; those of which nothing in the run speaks together, if many for one reason.
+
+    Claims that cannot be told for lack of any result, :data:`MANY_ALIKE` or more with the same sentence, stand in the
+    place of the first of them.
+    """
+    alike = Counter(one.sentence for one in judged if _is_silent(one))
+    folded: dict[str | int, list[Judged]] = {}
+    for place, one in enumerate(judged):
+        together = _is_silent(one) and alike[one.sentence] >= MANY_ALIKE
+        folded.setdefault(one.sentence if together else place, []).append(one)
+    return list(folded.values())
+
+
+def _is_silent(one: Judged) -> bool:
+    return one.verdict == CANNOT_TELL and not one.evidence
 
 
 def headline(judged: Iterable[Judged]) -> str:
