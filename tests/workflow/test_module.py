@@ -81,7 +81,7 @@ esac
 
 @pytest.mark.slow
 def test_jobs_that_a_killed_run_left_are_cancelled_as_the_page_says(tmp_path):
-    """Snakemake calls no ``onstart`` of a module, so the outer workflow has three lines of its own."""
+    """Snakemake calls no ``onstart`` of a module, so the outer workflow has lines of its own."""
     page = (REPOSITORY / "docs" / "module.md").read_text(encoding="utf-8")
     (lines,) = [block for block in re.findall(r"^```\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "onstart" in block]
     jobs, programs, folder = tmp_path / "jobs", tmp_path / "programs", tmp_path / "outer"
