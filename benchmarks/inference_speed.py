@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow"))
@@ -104,7 +105,8 @@ def main() -> None:
         return
     rows = [("leaked RNA", options.method, clock, processor, 0)]
     start = time.perf_counter()
-    with ProcessPoolExecutor(CORES) as pool:
+    # one thread a job, as Snakemake has it
+    with ProcessPoolExecutor(CORES, initializer=threadpool_limits, initargs=(1,)) as pool:
         waiting = {test: pool.submit(answer, test, study, options.method) for test in ARMS[1:]}
         rows += [(f"contrast {test}", options.method, *future.result()) for test, future in waiting.items()]
     total = clock + time.perf_counter() - start
