@@ -314,12 +314,9 @@ def test_where_nothing_differs_a_study_in_twenty_has_a_call_but_for_chance(calle
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("leakage", [0.1, 0.2])
-def test_leakage_alone_calls_something_in_one_more_draw_of_twenty_at_most(
-    leakage, called_without_leakage, programs, exclusive
-):
-    """Uncorrected it does so in all of them (benchmarks/leakage.py)."""
-    assert len(draws_with_a_call(leakage, programs, exclusive) - called_without_leakage) <= 1
+def test_leakage_alone_calls_something_in_one_more_draw_of_twenty_at_most(called_without_leakage, programs, exclusive):
+    """A fifth of all RNA leaked; uncorrected it does so in all of them (benchmarks/leakage.py)."""
+    assert len(draws_with_a_call(0.2, programs, exclusive) - called_without_leakage) <= 1
 
 
 def test_the_table_has_a_row_per_replicate_and_class(leakage_only, programs, exclusive):
