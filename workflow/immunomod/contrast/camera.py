@@ -38,7 +38,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from immunomod.contrast.model import fit_linear, fit_variance_prior, moderate
+from immunomod.contrast.model import fit_linear, fit_variance_prior, moderate, residuals
 from immunomod.contrast.normalise import Floats
 
 #: Residual variances below it are taken for it where residuals are standardised, as limma does.
@@ -98,16 +98,11 @@ def camera(
     if n_genes < 3 or fit.df < 1:
         raise ValueError(f"camera needs three genes and a residual degree of freedom, not {n_genes} and {fit.df}")
     statistic = _gene_statistics(fit.estimate, fit.variance, fit.df, fit.unscaled, common_error)
-    residuals = _residuals(log2, effect, nuisance) / np.sqrt(np.maximum(fit.variance, MIN_VARIANCE))
+    standardised = residuals(log2, effect, nuisance) / np.sqrt(np.maximum(fit.variance, MIN_VARIANCE))
     df = min(fit.df, n_genes - 2)
-    results = [_test_set(statistic, residuals, column, fit.df) for column in signs.T]
+    results = [_test_set(statistic, standardised, column, fit.df) for column in signs.T]
     sizes, correlation, t = np.array(results, dtype=np.float64).reshape(-1, 3).T
     return CameraTests(sizes, correlation, t, 2 * stats.t.sf(np.abs(t), df), df)
-
-
-def _residuals(log2: Floats, effect: Floats, nuisance: Floats) -> Floats:
-    basis = np.linalg.qr(np.column_stack([nuisance, effect]))[0]
-    return np.asarray(log2 - basis @ (basis.T @ log2))
 
 
 def _gene_statistics(
@@ -132,14 +127,14 @@ def normal_deviates(t: Floats, df: float) -> Floats:
     return np.asarray(((series + z + 3) / b + 1) * np.sqrt(z) * np.sign(t))
 
 
-def _test_set(statistic: Floats, residuals: Floats, signs: Floats, df: int) -> tuple[float, float, float]:
-    """Size, correlation and t of one set; ``residuals`` are standardised, units x genes."""
+def _test_set(statistic: Floats, standardised: Floats, signs: Floats, df: int) -> tuple[float, float, float]:
+    """Size, correlation and t of one set; ``standardised`` are residuals, units x genes."""
     members = np.flatnonzero(signs)
     n, m = len(statistic), len(members)
     if m == 0 or n - m < 2:
         return m, np.nan, np.nan
     # m times the variance of the mean of the set's standardised residuals: 1 where they are independent
-    inflation = m * float((((residuals[:, members] @ signs[members]) / m) ** 2).sum()) / df if m > 1 else 1.0
+    inflation = m * float((((standardised[:, members] @ signs[members]) / m) ** 2).sum()) / df if m > 1 else 1.0
     correlation = (inflation - 1) / (m - 1) if m > 1 else np.nan
     turned = statistic.copy()
     turned[members] *= signs[members]
