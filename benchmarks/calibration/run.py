@@ -29,7 +29,7 @@ REAL = "real"
 #: The draws of each experiment per unit of ``--repeats``.
 EXPERIMENTS: dict[str, tuple[Callable[[int], list[dict]], float]] = {
     "moderation": (moderation, 20),
-    "designs": (designs, 5),
+    "designs": (designs, 25),
     "trends": (trends, 20),
     "detection": (detection, 1),
     "whole_floor": (whole_floor, 1),

@@ -50,12 +50,12 @@ def test_without_effects_it_is_limmas_prior_of_the_others_widened_by_its_error()
         for row in range(count):
             prior = np.exp(np.delete(logarithm, row).mean() + digamma(half) - np.log(half))
             posterior = (3 * variance[row] + 2 * half * prior) / (3 + 2 * half)
-            expected = posterior if posterior > variance[row] else posterior**0.75 * variance[row] ** 0.25
+            expected = posterior if posterior > variance[row] else posterior**0.85 * variance[row] ** 0.15
             assert moderated[row] == pytest.approx(expected)
             assert total[row] == pytest.approx(min(3 + 2 * half, 3 * count))
 
 
-def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0):
+def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0, lowered=0.85):
     """The method written down programme by programme."""
     n = len(estimate)
     y = [np.log(variance[i]) - digamma(df[i] / 2) + np.log(df[i] / 2) for i in range(n)]
@@ -69,13 +69,14 @@ def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0):
     spread = slope = 0.0
     size = [0.0] * n
     for turn in range(3):
-        known = sum(rare[i] ** 2 / chance[i] for i in range(n)) + 1 / 0.3**2
-        power = sum(rare[i] * (y[i] - slope * size[i]) / chance[i] for i in range(n)) + 0.5 / 0.3**2
+        noise = 1 - shared + spread * sum(1 / chance[i] for i in range(n)) / n
+        known = sum(rare[i] ** 2 / chance[i] for i in range(n)) / noise + 1 / 0.3**2
+        power = sum(rare[i] * (y[i] - slope * size[i]) / chance[i] for i in range(n)) / noise + 0.5 / 0.3**2
         power = min(max(power / known, 0), 1)
         size = []
         for i in range(n):
             level_of_i = np.exp(level[classes[i]] + power * rare[i])
-            near_zero = 4 * np.exp(spread**0.5)
+            near_zero = 3 * np.exp(spread**0.5)
             size.append(np.log(np.sqrt(1 + estimate[i] ** 2 / level_of_i / unscaled[i] / near_zero**2)))
         weight = [
             [max(1 - abs((size[i] - size[j]) / np.log(2)) ** 3, 0) ** 3 * (i != j) for j in range(n)] for i in range(n)
@@ -85,11 +86,8 @@ def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0):
             members = [j for j in range(n) if classes[j] == classes[i]]
             mean = sum(size[j] / chance[j] for j in members) / sum(1 / chance[j] for j in members)
             apart.append((size[i] - mean) / chance[i])
-        information = sum(apart[i] * size[i] for i in range(n))
-        slope = sum(apart[i] * (y[i] - power * rare[i]) for i in range(n)) / information
-        error = sum(apart[i] ** 2 * chance[i] * (1 - shared) for i in range(n)) / information**2
-        kept = max(1 - 2 * error / slope**2, 0) if slope > 0 else 0
-        slope, error = kept * slope, kept * error
+        information = sum(apart[i] * size[i] for i in range(n)) / noise + 1 / 2**2
+        slope = max(sum(apart[i] * (y[i] - power * rare[i]) for i in range(n)) / noise / information, 0)
         relative = [y[i] - level[classes[i]] - power * rare[i] - slope * size[i] for i in range(n)]
         sums = [sum(weight[i][j] / chance[j] for j in range(n)) for i in range(n)]
         expected = [sum(weight[i][j] / chance[j] * relative[j] for j in range(n)) / sums[i] for i in range(n)]
@@ -113,22 +111,22 @@ def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0):
         mean = expected[i] + power * rare[i] + slope * size[i] + level[classes[i]] + elsewhere * correction
         away = size[i] - sum(weight[i][j] / chance[j] * size[j] for j in range(n)) / sums[i]
         total_error = sum(weight[i][j] / chance[j] ** 2 * noise[j] for j in range(n)) / sums[i] ** 2
-        total_error += elsewhere**2 * sum(noise[j] / chance[j] ** 2 for j in rest) / worth**2 + away**2 * error
+        total_error += elsewhere**2 * sum(noise[j] / chance[j] ** 2 for j in rest) / worth**2 + away**2 / information
         total_error += rare[i] ** 2 / known
         half = float(inverse_trigamma(np.array(spread + shared * chance[i] + total_error)))
         prior = np.exp(mean + digamma(half) - np.log(half))
         posterior = (df[i] * variance[i] + 2 * half * prior) / (df[i] + 2 * half)
-        moderated.append(posterior**0.75 * max(posterior, variance[i]) ** 0.25)
+        moderated.append(posterior**lowered * max(posterior, variance[i]) ** (1 - lowered))
         total.append(min(df[i] + 2 * half, sum(df)))
     return moderated, total
 
 
-@pytest.mark.parametrize(("classes", "shared"), [(1, 0.0), (3, 0.0), (4, 0.2)])
-def test_it_equals_the_method_written_programme_by_programme(classes, shared):
+@pytest.mark.parametrize(("classes", "shared", "lowered"), [(1, 0.0, 0.85), (3, 0.0, 1.0), (4, 0.2, 0.75)])
+def test_it_equals_the_method_written_programme_by_programme(classes, shared, lowered):
     study = draw(classes, classes)
     study["df"] = study["df"] + study["classes"] % 2
-    found = moderate_among_like_effects(**study, shared=shared)
-    np.testing.assert_allclose(found, slow(**study, shared=shared), rtol=1e-9)
+    found = moderate_among_like_effects(**study, shared=shared, lowered=lowered)
+    np.testing.assert_allclose(found, slow(**study, shared=shared, lowered=lowered), rtol=1e-9)
 
 
 def test_noisy_scores_take_their_variance_from_noisy_scores():
@@ -268,5 +266,17 @@ def test_kinds_of_noise_are_moderated_apart():
         ((alone, alone_df),) = moderated_errors([one])
         assert (variance == alone).all() and (df == alone_df).all()
     assert moderated_errors([]) == []
+    # each of two variances that are added is lowered less
+    group, variance = scores[:4], scores[:4].var(axis=0, ddof=1)
+    told = [np.zeros(6), variance, np.ones(6), np.full(6, 3.0), np.full(6, 0.5), np.zeros(6, dtype=int)]
+    shared = mean_squared_correlation([(group - group.mean(axis=0), 3.0)])
+    of_arm, one_alone = (moderate_among_like_effects(*told, shared, lowered)[0] for lowered in (0.75, 0.85))
+    other_arm = scores[4:]
+    rest = moderate_among_like_effects(
+        *(np.zeros(6), other_arm.var(axis=0, ddof=1), *told[2:]),
+        *(mean_squared_correlation([(other_arm - other_arm.mean(axis=0), 3.0)]), 0.75),
+    )[0]
+    np.testing.assert_allclose(together[1][0], (of_arm + rest) / 4)
+    assert (of_arm > one_alone)[variance > of_arm].all() and (variance > of_arm).any()
     other = replace(pairs, noise=(replace(pairs.noise[0], variance=pairs.noise[0].variance * 9),))
     assert (moderated_errors([pairs, other])[0][0] != together[0][0]).all()

@@ -21,13 +21,15 @@ from immunomod.contrast.model import inverse_trigamma
 from immunomod.contrast.normalise import Floats
 
 #: Standard errors within which effects are of like size, whatever made them.
-NEAR_ZERO = 4.0
+NEAR_ZERO = 3.0
 #: Effects that differ in size by this factor or more tell nothing of each other's variance.
 LIKE_WITHIN = 2.0
-#: How far a variance may be lowered, as a share of the way on the logarithm.
-LOWERED = 0.75
+#: How far a variance may be lowered, as a share of the way on the logarithm; and each of two that are added.
+LOWERED, LOWERED_OF_TWO = 0.85, 0.75
 #: What is known beforehand of the power of the counting variance that variances go with, and its standard error.
 POWER, POWER_ERROR = 0.5, 0.3
+#: The same of the power of the effects' size: nothing but that it may be large.
+SIZE_POWER, SIZE_POWER_ERROR = 0.0, 2.0
 #: The largest squared correlation of two programmes that is believed.
 MOST_CORRELATED = 0.95
 #: Rounds in which the classes' levels and the relation of variances to effects are fitted in turn.
@@ -104,6 +106,7 @@ def moderated_errors(classes: Sequence[Effects]) -> list[tuple[Floats, Floats]]:
             np.repeat([sum(noise.share for noise in classes[at].noise) for at, _ in found], sizes),
             np.repeat(np.arange(len(found)), sizes),
             mean_squared_correlation([(noise.residual, noise.df) for _, noise in found]),
+            LOWERED if all(len(classes[at].noise) == 1 for at, _ in found) else LOWERED_OF_TWO,
         )
         bounds = np.cumsum(sizes)[:-1]
         for (at, _), part, part_df in zip(found, np.split(variance, bounds), np.split(df, bounds), strict=True):
@@ -130,6 +133,7 @@ def moderate_among_like_effects(
     unscaled: Floats,
     classes: NDArray[np.intp],
     shared: float = 0.0,
+    lowered: float = LOWERED,
 ) -> tuple[Floats, Floats]:
     """Posterior residual variances and their degrees of freedom, by a prior of each programme's own.
 
@@ -138,24 +142,24 @@ def moderate_among_like_effects(
     effects; both alike in all classes. The first is limma-trend's idea (Law et al. 2014): variances are divided by a
     power, between 0 and 1, of the expected ones. It is fitted to the logarithms, with 0.5 and a standard error of 0.3
     as prior knowledge. For an effect of z standard errors by that level, the size is sqrt(1 + (z / c)^2),
-    so that all effects that noise could make are alike; c is 4 times what e is to the power of the logarithms' spread
+    so that all effects that noise could make are alike; c is 3 times what e is to the power of the logarithms' spread
     (a standard deviation, below), since noisy programmes make larger ones. A programme's prior is made of the others:
     their logarithms of variance, less the level of their class, weighed by the tricube (1 - x^3)^3 of the distance of
     the effects, x = abs(log2(a / b)) for sizes a and b and 0 beyond x = 1, and by their degrees of freedom. By how much
     variances rise with the size is cleared from them first and added again, lest a large effect take its variance from
-    the smaller ones around it: a slope over the logarithm of the size, drawn towards zero by what its error asks for,
-    and zero where variances fall. From there on it is limma's prior (Smyth 2004, section 6.2: moments of the logarithm
+    the smaller ones around it: another power, fitted as the first one is, with 0 and a standard error of 2 as prior
+    knowledge, and never below 0. From there on it is limma's prior (Smyth 2004, section 6.2: moments of the logarithm
     of variances) and limma's posterior, but for two things:
 
     - the spread of the logarithms is that between programmes of like effects;
-    - to it are added the errors of the prior itself: of the weighted mean, of the slope, and of the class's level where
-      the mean is of other classes. A prior made of few programmes weighs little, and a programme whose effect is like
-      no other has none. Where the programmes of a class have correlated residuals (they share genes, and donors have
-      their days), their variances err together: by the mean squared correlation of two programmes, ``shared``, of the
-      variance that the logarithm of one variance has;
-    - a variance is lowered by three quarters of the way only, on the logarithm. Variances have longer tails than
-      limma's prior; and few changed programmes of three unpaired donors a side are not far enough from the others, with
-      whose smaller variances their intervals would be too narrow.
+    - to it are added the errors of the prior itself: of the weighted mean, of the powers, and of the level of the class
+      where the mean is of other classes. A prior made of few programmes weighs little, and a programme whose effect is
+      like no other has none. Where the programmes of a class have correlated residuals (they share genes, and donors
+      have their days), their variances err together: by the mean squared correlation of two programmes, ``shared``, of
+      the variance that the logarithm of one variance has;
+    - a variance is lowered by ``lowered`` of the way only, on the logarithm. Variances have longer tails than limma's
+      prior; and few changed programmes of three unpaired donors a side are not far enough from the others, with whose
+      smaller variances their intervals would be too narrow.
 
     ``benchmarks/calibration`` measures it (experiment "moderation"), and ``benchmarks/demo_recovery.py`` on whole
     studies; docs/statistics.md has the tables.
@@ -172,6 +176,8 @@ def moderate_among_like_effects(
         The class of each.
     shared
         :func:`mean_squared_correlation` of the residuals of two programmes of a class.
+    lowered
+        Share of the way, 0 to 1.
 
     Returns
     -------
@@ -184,7 +190,8 @@ def moderate_among_like_effects(
     moderated, total = variance.copy(), df.astype(np.float64)
     number = np.unique(classes[usable], return_inverse=True)[1]
     moderated[usable], total[usable] = _posterior(
-        estimate[usable], variance[usable], counting[usable], df[usable], unscaled[usable], number, shared
+        *(estimate[usable], variance[usable], counting[usable], df[usable], unscaled[usable]),
+        *(number, shared, lowered),
     )
     return moderated, total
 
@@ -206,6 +213,7 @@ def _posterior(
     unscaled: Floats,
     classes: NDArray[np.intp],
     shared: float,
+    lowered: float,
 ) -> tuple[Floats, Floats]:
     """:func:`moderate_among_like_effects` where ``classes`` are 0, 1, ... and have two programmes or more each."""
     member = (classes[:, None] == np.arange(classes.max() + 1)).astype(np.float64)
@@ -224,8 +232,12 @@ def _posterior(
     level, step = np.log(typical), np.zeros(len(typical))
     for _ in range(ROUNDS):
         level = level + step
-        power, power_variance = _power(worth * excess_counting, excess_counting, logarithm - slope * size)
-        by_counting = power * excess_counting
+        chances = 1 - shared + spread * float(worth.mean())
+        from_counting = worth * excess_counting
+        power, power_variance = _coefficient(
+            from_counting, excess_counting, logarithm - slope * size, chances, POWER, POWER_ERROR
+        )
+        by_counting = float(np.clip(power, 0, 1)) * excess_counting
         near_zero = NEAR_ZERO * np.exp(np.sqrt(spread))
         size = 0.5 * np.log1p(estimate**2 / (near_zero**2 * np.exp(level[classes] + by_counting) * unscaled))
         weight = _likeness(size)
@@ -234,7 +246,10 @@ def _posterior(
         if not known.any():
             return variance, df
         from_mean = worth * (size - member @ (centre @ (worth * size)))
-        slope, slope_variance = _slope(from_mean, size, logarithm - by_counting, own_chance)
+        slope, slope_variance = _coefficient(
+            from_mean, size, logarithm - by_counting, chances, SIZE_POWER, SIZE_POWER_ERROR
+        )
+        slope = max(slope, 0.0)
         relative = logarithm - level[classes] - by_counting - slope * size
         expected = np.divide(weight @ (worth * relative), others, out=np.zeros_like(others), where=known)
         pair = weight * np.outer(worth, worth)
@@ -261,30 +276,22 @@ def _posterior(
     prior = np.exp(mean[known] + special.digamma(half) - np.log(half))
     moderated, total = variance.copy(), df.astype(np.float64)
     posterior = (df[known] * variance[known] + 2 * half * prior) / (df[known] + 2 * half)
-    moderated[known] = posterior**LOWERED * np.maximum(posterior, variance[known]) ** (1 - LOWERED)
+    moderated[known] = posterior**lowered * np.maximum(posterior, variance[known]) ** (1 - lowered)
     total[known] = np.minimum(df[known] + 2 * half, df.sum())
     return moderated, total
 
 
-def _power(weighted: Floats, counting: Floats, logarithm: Floats) -> tuple[float, float]:
-    """Power of the counting variance that variances go with, and its variance: prior knowledge and least squares."""
-    information, before = float(weighted @ counting), 1 / POWER_ERROR**2
-    power = (float(weighted @ logarithm) + before * POWER) / (information + before)
-    return float(np.clip(power, 0, 1)), 1 / (information + before)
+def _coefficient(
+    from_mean: Floats, values: Floats, logarithm: Floats, chances: float, expected: float, error: float
+) -> tuple[float, float]:
+    """Coefficient of the logarithms of variance over ``values``, and its variance: least squares and prior knowledge.
 
-
-def _slope(from_mean: Floats, size: Floats, logarithm: Floats, chance: Floats) -> tuple[float, float]:
-    """Slope of the logarithms of variance over those of size, and its variance: least squares within classes, shrunken.
-
-    ``from_mean`` is the distance of each size from its class's mean, times its weight.
+    ``from_mean`` is the distance of each value from its class's mean, times its weight; ``chances`` the variance of a
+    logarithm in units of one by weight, ``expected`` and ``error`` what is known beforehand and its standard error.
     """
-    information = float(from_mean @ size)
-    if information <= 0:
-        return 0.0, 0.0
-    slope = float(from_mean @ logarithm) / information
-    variance = float(from_mean**2 @ chance) / information**2
-    kept = max(1 - 2 * variance / slope**2, 0.0) if slope > 0 else 0.0
-    return kept * slope, kept * variance
+    information, before = float(from_mean @ values) / chances, 1 / error**2
+    value = (float(from_mean @ logarithm) / chances + before * expected) / (information + before)
+    return value, 1 / (information + before)
 
 
 def _likeness(size: Floats) -> Floats:
