@@ -8,6 +8,7 @@ from scipy import sparse, stats
 
 from immunomod.contrast.composition import composition_effects, log_odds
 from immunomod.contrast.design import Contrast, donor_slopes, stratum_design
+from immunomod.contrast.fractions import fit_quasibinomial, fraction_effects
 from immunomod.contrast.genes import fit_genes, gene_effects
 from immunomod.contrast.model import fit_linear
 from immunomod.contrast.program_effects import program_effects
@@ -74,6 +75,73 @@ def test_shares_of_cells_are_tested_by_the_donors_slopes():
     expected = stats.ttest_1samp(slopes, 0)
     assert (row["effect"], row["se"]) == (pytest.approx(np.mean(slopes)), pytest.approx(stats.sem(slopes)))
     assert (row["p_value"], row["df"]) == (pytest.approx(expected.pvalue), DONORS - 1)
+
+
+def cells_in_state(
+    rng: np.random.Generator, slope_sd: float, change: float, cells: float = 200
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cells in the state, and all cells, of three doses in each of four donors."""
+    block, dose = np.repeat(np.arange(DONORS), 3), np.tile([0.0, 0.5, 1.0], DONORS)
+    of = np.floor(np.exp(rng.normal(np.log(cells), 0.5, len(block)))) + 10
+    logit = -1.5 + rng.normal(0, 0.5, DONORS)[block] + rng.normal(change, slope_sd, DONORS)[block] * dose
+    return rng.binomial(of.astype(int), 1 / (1 + np.exp(-logit))).astype(float), of
+
+
+def fit_shares(counts: np.ndarray, of: np.ndarray, kept: np.ndarray | None = None, by_block: bool = True):
+    block, dose = np.repeat(np.arange(DONORS), 3), np.tile([0.0, 0.5, 1.0], DONORS)
+    kept = np.ones(len(block), dtype=bool) if kept is None else kept
+    columns = (counts[kept], of[kept], dose[kept], np.eye(DONORS)[block][kept], block[kept].astype(object))
+    return fit_quasibinomial(*columns, True, by_block)
+
+
+def test_the_error_of_a_states_trend_is_the_jackknifes_over_donors():
+    counts, of = cells_in_state(np.random.default_rng(5), 0.6, 1.0, 1e5)
+    whole, block = fit_shares(counts, of), np.repeat(np.arange(DONORS), 3)
+    without = np.array([fit_shares(counts, of, block != donor).estimate for donor in range(DONORS)])
+    expected = np.sqrt(((without - whole.estimate) ** 2).sum() * (DONORS - 1) / DONORS)
+    # ours takes one step of the refit
+    assert whole.se == pytest.approx(expected, rel=0.02)
+    assert whole.df == DONORS - 1
+    assert whole.estimate == fit_shares(counts, of, by_block=False).estimate
+
+
+def test_two_doses_have_the_same_error_by_donors_as_pairs_of_equal_weight():
+    """Donors with the same counts turned: all have the same information."""
+    of, counts = np.tile([200.0, 200.0], 3), np.array([40.0, 60, 30, 50, 45, 70])
+    block, effect = np.repeat(np.arange(3), 2), np.tile([-0.5, 0.5], 3)
+    fits = [
+        fit_quasibinomial(counts, of, effect, np.eye(3)[block], block.astype(object), True, by_block)
+        for by_block in (True, False)
+    ]
+    assert fits[0].df == fits[1].df == 2
+    assert fits[0].se == pytest.approx(fits[1].se, rel=0.15)
+
+
+def test_a_states_trend_rejects_at_its_level_where_donors_go_either_way():
+    rejected: dict[bool, list[bool]] = {True: [], False: []}
+    covered = []
+    for seed in range(400):
+        for by_block, found in rejected.items():
+            fit = fit_shares(*cells_in_state(np.random.default_rng(seed), 0.6, 0.0), by_block=by_block)
+            found.append(2 * stats.t.sf(abs(fit.estimate / fit.se), fit.df) < 0.05)
+        fit = fit_shares(*cells_in_state(np.random.default_rng(seed), 0.6, 1.0))
+        covered.append(abs(fit.estimate - 1) < stats.t.ppf(0.975, fit.df) * fit.se)
+    assert stats.binom.ppf(0.001, 400, 0.03) <= sum(rejected[True]) <= stats.binom.ppf(0.999, 400, 0.07)
+    assert np.mean(rejected[False]) > 0.12
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_the_tables_shares_of_a_state_are_by_donors():
+    data = study()
+    rng = np.random.default_rng(6)
+    data.obs["cells_with_phase"] = data.obs["n_cells"]
+    data.obs["cells_cycling"] = rng.binomial(data.obs["n_cells"], 0.2)
+    row = fraction_effects(QUESTION, {"ds": data}, ContrastSettings()).set_index(["fraction", "cell_class"])
+    row = row.loc[("cycling", "T")]
+    cells = data.obs[data.obs["cell_class"] == "T"].sort_values(["donor", "dose"])
+    expected = fit_shares(cells["cells_cycling"].to_numpy(float), cells["n_cells"].to_numpy(float))
+    assert (row["status"], row["df"]) == ("tested", DONORS - 1)
+    assert (row["effect"], row["se"]) == (pytest.approx(expected.estimate), pytest.approx(expected.se))
 
 
 def test_genes_whose_donors_go_either_way_are_not_called():
