@@ -74,21 +74,21 @@ demo: env
 
 # One thread of linear algebra a worker: with as many as there are cores, the workers wait for each other. Jobs of the
 # workflow have what their rule says; Snakemake sets it.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test test-fast test-slurm: export OMP_NUM_THREADS = 1
 
 ## all tests; those that need a system package skip with a reason where it is absent
 test: lint
-	$(PYTEST) -n $(CORES) -m "not slow"
-	$(PYTEST) -n $(CORES) --dist loadfile -m slow
+	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile -m slow
 
 ## the tests that take seconds
 test-fast: .venv/.installed-dev
-	$(PYTEST) -n $(CORES) -m "not slow"
+	$(BIN)/python -m pytest -n $(CORES) -m "not slow"
 
 ## a SLURM of two nodes on this machine, a study through sbatch, and faults; needs root on Debian or Ubuntu
 test-slurm: .venv/.installed-dev
 	@tests/slurm/install.sh
-	$(PYTEST) tests/slurm
+	$(BIN)/python -m pytest tests/slurm
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
