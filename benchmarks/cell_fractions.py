@@ -1,6 +1,6 @@
 """How often shares of cells are called changed when nothing changed, and when something did.
 
-Run from the repository: ``python benchmarks/cell_fractions.py [--studies N] [--seed S]``; two minutes for 2,000. Writes
+Run from the repository: ``python benchmarks/cell_fractions.py [--studies N] [--seed S]``; minutes for 2,000. Writes
 ``benchmarks/results/cell_fractions.tsv``: with 4 pairs, the quasi-binomial model of
 :mod:`immunomod.contrast.fractions` against the paired t-test of empirical log odds, over shares, donors' scatter and
 sizes of samples (200 cells each; log-normal; 40 in the control and 320 in the treated arm). With doses of 0, 0.5 and 1

@@ -266,17 +266,26 @@ def test_kinds_of_noise_are_moderated_apart():
         ((alone, alone_df),) = moderated_errors([one])
         assert (variance == alone).all() and (df == alone_df).all()
     assert moderated_errors([]) == []
-    # each of two variances that are added is lowered less
-    group, variance = scores[:4], scores[:4].var(axis=0, ddof=1)
-    told = [np.zeros(6), variance, np.ones(6), np.full(6, 3.0), np.full(6, 0.5), np.zeros(6, dtype=int)]
-    shared = mean_squared_correlation([(group - group.mean(axis=0), 3.0)])
-    of_arm, one_alone = (moderate_among_like_effects(*told, shared, lowered)[0] for lowered in (0.75, 0.85))
-    other_arm = scores[4:]
-    rest = moderate_among_like_effects(
-        *(np.zeros(6), other_arm.var(axis=0, ddof=1), *told[2:]),
-        *(mean_squared_correlation([(other_arm - other_arm.mean(axis=0), 3.0)]), 0.75),
-    )[0]
-    np.testing.assert_allclose(together[1][0], (of_arm + rest) / 4)
-    assert (of_arm > one_alone)[variance > of_arm].all() and (variance > of_arm).any()
     other = replace(pairs, noise=(replace(pairs.noise[0], variance=pairs.noise[0].variance * 9),))
     assert (moderated_errors([pairs, other])[0][0] != together[0][0]).all()
+
+
+def test_each_of_two_variances_that_are_added_is_lowered_less():
+    scores = np.random.default_rng(11).normal(size=(8, 6))
+    ((found, _),) = moderated_errors([Effects(np.zeros(6), arm_noise(scores, np.ones_like(scores), np.arange(8) < 4))])
+
+    def moderated(arm: np.ndarray, lowered: float) -> np.ndarray:
+        shared = mean_squared_correlation([(arm - arm.mean(axis=0), 3.0)])
+        told = (
+            np.zeros(6),
+            arm.var(axis=0, ddof=1),
+            np.ones(6),
+            np.full(6, 3.0),
+            np.full(6, 0.5),
+            np.zeros(6, dtype=int),
+        )
+        return moderate_among_like_effects(*told, shared, lowered)[0]
+
+    arms = scores[:4], scores[4:]
+    np.testing.assert_allclose(found, sum(moderated(arm, 0.75) for arm in arms) / 4)
+    assert (found > sum(moderated(arm, 0.85) for arm in arms) / 4).any()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from immunomod.contrast.design import Contrast, Design, donor_slopes, stratum_design
-from immunomod.contrast.model import benjamini_hochberg, fit_linear
+from immunomod.contrast.model import LinearFit, benjamini_hochberg, fit_linear
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.settings import ContrastSettings
 from immunomod.sample.states import REPLICATE_MEANS
@@ -95,6 +95,15 @@ def log_odds(counts: NDArray[np.number], totals: NDArray[np.number]) -> Floats:
     return np.asarray(np.log((counts + PSEUDO_COUNT) / (totals - counts + PSEUDO_COUNT)))
 
 
+def fit_log_odds(design: Design, counts: NDArray[np.number], totals: NDArray[np.number]) -> LinearFit:
+    """The effect on the log odds of each unit; of a trend within donors, by the donors' slopes."""
+    response = log_odds(counts, totals)[:, None]
+    if (slopes := donor_slopes(design)) is None:
+        return fit_linear(response, design.effect, design.nuisance)
+    rows, effect, nuisance = slopes
+    return fit_linear(rows @ response, effect, nuisance)
+
+
 def sizes_and_status(contrast: Contrast, design: Design, counts: NDArray[np.number]) -> dict[str, object]:
     """How many replicates are compared, how many of their cells are counted (``counts``, by unit), and the status."""
     in_test, in_reference = design.sides(contrast)
@@ -120,11 +129,7 @@ def _compare(
         return row | {"status": "absent", "reason": "no replicate of the contrast holds a cell of the class"}
     if (counts == totals).all():
         return row | {"status": "absent", "reason": "the only class of its compartment: there is no share to compare"}
-    response, effect_column, nuisance = log_odds(counts, totals)[:, None], design.effect, design.nuisance
-    if (slopes := donor_slopes(design)) is not None:
-        rows, effect_column, nuisance = slopes
-        response = rows @ response
-    fit = fit_linear(response, effect_column, nuisance)
+    fit = fit_log_odds(design, counts, totals)
     effect = float(fit.estimate[0])
     row["effect"] = effect
     if design.status != "tested":

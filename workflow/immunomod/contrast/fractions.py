@@ -24,9 +24,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from immunomod.contrast.composition import UNIT, compartment_totals, log_odds, sizes_and_status
+from immunomod.contrast.composition import UNIT, compartment_totals, fit_log_odds, log_odds, sizes_and_status
 from immunomod.contrast.design import Contrast, Design, donor_slopes, stratum_design
-from immunomod.contrast.model import benjamini_hochberg, fit_linear
+from immunomod.contrast.model import benjamini_hochberg
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.settings import ContrastSettings
 
@@ -114,7 +114,7 @@ def _compare(
     if counts.sum() in (0, totals.sum()):
         share = "no" if counts.sum() == 0 else "every"
         return row | {"status": "absent", "reason": f"{share} cell of the contrast's replicates is {what}"}
-    effect = float(fit_linear(log_odds(counts, totals)[:, None], design.effect, design.nuisance).estimate[0])
+    effect = float(fit_log_odds(design, counts, totals).estimate[0])
     if design.status != "tested":
         return row | {"effect": effect}
     for side, name, other in ((in_test, "test", in_reference), (in_reference, "reference", in_test)):
@@ -138,11 +138,7 @@ def _without(
     design: Design, counts: Floats, totals: Floats, expected: float, what: str, settings: ContrastSettings
 ) -> dict[str, object]:
     """The comparison where an arm holds none: a bound from below, by log odds with half a cell, if that means much."""
-    response, effect_column, nuisance = log_odds(counts, totals)[:, None], design.effect, design.nuisance
-    if (slopes := donor_slopes(design)) is not None:
-        rows, effect_column, nuisance = slopes
-        response = rows @ response
-    fit = fit_linear(response, effect_column, nuisance)
+    fit = fit_log_odds(design, counts, totals)
     effect, se = float(fit.estimate[0]), float(np.sqrt(fit.variance[0] * fit.unscaled))
     if expected < MIN_EXPECTED or se == 0:
         reason = f"{what}, where {expected:.1f} a replicate were to be expected: too few to tell"
@@ -229,10 +225,10 @@ def fit_quasibinomial(
         return QuasiBinomialFit(float(beta[-1]), float(np.sqrt(dispersion * inverse[-1, -1])), df, dispersion)
     regressor = (inverse @ columns.T)[-1]
     of_block = pd.DataFrame(
-        {"change": regressor * (counts - totals * share), "told": weight * regressor**2 / inverse[-1, -1]}
+        {"change": regressor * (counts - totals * share), "information": weight * regressor**2 / inverse[-1, -1]}
     )
     of_block = of_block.groupby(block).sum()
-    df, rest = len(of_block) - 1, 1 - of_block["told"].to_numpy()
+    df, rest = len(of_block) - 1, 1 - of_block["information"].to_numpy()
     if df < 1 or rest.min() <= TOLERANCE:
         return None
     # what each block moves the estimate by: the jackknife's variance, in one step

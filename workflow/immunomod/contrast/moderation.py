@@ -149,7 +149,7 @@ def moderate_among_like_effects(
     variances rise with the size is cleared from them first and added again, lest a large effect take its variance from
     the smaller ones around it: another power, fitted as the first one is, with 0 and a standard error of 2 as prior
     knowledge, and never below 0. From there on it is limma's prior (Smyth 2004, section 6.2: moments of the logarithm
-    of variances) and limma's posterior, but for two things:
+    of variances) and limma's posterior, but for three things:
 
     - the spread of the logarithms is that between programmes of like effects;
     - to it are added the errors of the prior itself: of the weighted mean, of the powers, and of the level of the class
@@ -232,10 +232,10 @@ def _posterior(
     level, step = np.log(typical), np.zeros(len(typical))
     for _ in range(ROUNDS):
         level = level + step
-        chances = 1 - shared + spread * float(worth.mean())
+        scatter = 1 - shared + spread * float(worth.mean())
         from_counting = worth * excess_counting
         power, power_variance = _coefficient(
-            from_counting, excess_counting, logarithm - slope * size, chances, POWER, POWER_ERROR
+            from_counting, excess_counting, logarithm - slope * size, scatter, POWER, POWER_ERROR
         )
         by_counting = float(np.clip(power, 0, 1)) * excess_counting
         near_zero = NEAR_ZERO * np.exp(np.sqrt(spread))
@@ -247,7 +247,7 @@ def _posterior(
             return variance, df
         from_mean = worth * (size - member @ (centre @ (worth * size)))
         slope, slope_variance = _coefficient(
-            from_mean, size, logarithm - by_counting, chances, SIZE_POWER, SIZE_POWER_ERROR
+            from_mean, size, logarithm - by_counting, scatter, SIZE_POWER, SIZE_POWER_ERROR
         )
         slope = max(slope, 0.0)
         relative = logarithm - level[classes] - by_counting - slope * size
@@ -282,15 +282,15 @@ def _posterior(
 
 
 def _coefficient(
-    from_mean: Floats, values: Floats, logarithm: Floats, chances: float, expected: float, error: float
+    from_mean: Floats, values: Floats, logarithm: Floats, scatter: float, expected: float, error: float
 ) -> tuple[float, float]:
     """Coefficient of the logarithms of variance over ``values``, and its variance: least squares and prior knowledge.
 
-    ``from_mean`` is the distance of each value from its class's mean, times its weight; ``chances`` the variance of a
+    ``from_mean`` is the distance of each value from its class's mean, times its weight; ``scatter`` the variance of a
     logarithm in units of one by weight, ``expected`` and ``error`` what is known beforehand and its standard error.
     """
-    information, before = float(from_mean @ values) / chances, 1 / error**2
-    value = (float(from_mean @ logarithm) / chances + before * expected) / (information + before)
+    information, before = float(from_mean @ values) / scatter, 1 / error**2
+    value = (float(from_mean @ logarithm) / scatter + before * expected) / (information + before)
     return value, 1 / (information + before)
 
 
