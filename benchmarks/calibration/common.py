@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "workflow"))
 
 from immunomod.contrast.model import fit_linear, residuals  # noqa: E402
-from immunomod.contrast.moderation import Effects, Noise, arm_noise, moderated_errors  # noqa: E402
+from immunomod.contrast.moderation import Effects, Inference, Moderation, Noise, arm_noise, infer  # noqa: E402
 from immunomod.contrast.scores import counting_variance, measure_expression  # noqa: E402
 
 ALPHA = 0.05
@@ -106,8 +106,8 @@ def columns_of(arms: np.ndarray, paired: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def programme_effects(
     counts: np.ndarray, arms: np.ndarray, weights: np.ndarray, paired: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Estimates, standard errors and degrees of freedom from pseudobulks, as the contrast floor makes them.
+) -> tuple[np.ndarray, Inference]:
+    """Estimates with their 95% intervals and p-values from pseudobulks, as the contrast floor makes them.
 
     ``weights`` is genes x programmes, any scale; programmes with fewer than 5 detected genes get NaN.
     """
@@ -124,11 +124,11 @@ def programme_effects(
     noise = (Noise("pairs", left, fit.variance[known], of_pairs, float(fit.df), fit.unscaled),)
     if not paired:
         noise = arm_noise(scores[:, known], counting, arms == "test")
-    effect, error, freedom = (np.full(weights.shape[1], np.nan) for _ in range(3))
-    effect[known] = fit.estimate[known]
-    ((variance, freedom[known]),) = moderated_errors([Effects(fit.estimate[known], noise)])
-    error[known] = np.sqrt(variance)
-    return effect, error, freedom
+    moderation = Moderation([Effects(fit.estimate[known], noise)])
+    found = (fit.estimate[known], *infer(fit.estimate[known], moderation.errors, 1 - ALPHA))
+    columns = np.full((len(found), weights.shape[1]), np.nan)
+    columns[:, known] = found
+    return columns[0], Inference(*columns[1:])
 
 
 def as_weights(sets: np.ndarray, n_genes: int, signs: np.ndarray | float = 1.0) -> np.ndarray:

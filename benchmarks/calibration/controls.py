@@ -27,10 +27,6 @@ from immunomod.programs import load_programs
 LEFT_OUT = (("MSC", "msc_ifng_core", "IDO1"), ("CD4_T", "imm_Th1", "IFNG"))
 
 
-def p_values(effect: np.ndarray, error: np.ndarray, df: np.ndarray) -> np.ndarray:
-    return np.asarray(2 * stats.t.sf(np.abs(effect / error), df))
-
-
 def sign_flips(repeats: int) -> list[dict]:
     """All flips of the donors' labels where the true effect is strong (5 standard deviations of the donors).
 
@@ -66,8 +62,8 @@ def thinned_arm(repeats: int) -> list[dict]:
             sets = draw_programmes(rng, rate)
             counts, arms = draw_pairs(rng, rate, np.zeros((4, len(rate))), 4)
             counts[1::2] = rng.binomial(counts[1::2].astype(int), kept)
-            effect, error, df = programme_effects(counts, arms, as_weights(sets, len(rate)), paired=True)
-            rejected.append(np.where(np.isfinite(error), p_values(effect, error, df) < ALPHA, np.nan))
+            effect, found = programme_effects(counts, arms, as_weights(sets, len(rate)), paired=True)
+            rejected.append(np.where(np.isfinite(found.se), found.p_value < ALPHA, np.nan))
             effects.append(effect)
         rows.append(record("thinned arm", f"4 pairs; test arm at {kept:.0%}", "null_rejection", rejected))
         rows.append(record("thinned arm", f"4 pairs; test arm at {kept:.0%}", "mean_effect", effects))
@@ -119,8 +115,8 @@ def programme_controls(repeats: int) -> list[dict]:
                 if where == cell_class:
                     extra[f"without {gene}"] = np.where(genes == gene, 0.0, extra[name])
             table = np.column_stack([base, *extra.values()])
-            effect, error, df = programme_effects(counts, arms, table, paired=True)
-            rejected = np.where(np.isfinite(error), p_values(effect, error, df) < ALPHA, np.nan)
+            effect, inference = programme_effects(counts, arms, table, paired=True)
+            rejected = np.where(np.isfinite(inference.se), inference.p_value < ALPHA, np.nan)
             note("wrong compartment", "all classes", "null_rejection", rejected[: len(foreign)])
             at = {name: len(foreign) + position for position, name in enumerate(extra)}
             for name in planted:
@@ -131,8 +127,8 @@ def programme_controls(repeats: int) -> list[dict]:
             for where, name, gene in LEFT_OUT:
                 if where == cell_class:
                     own = at[f"without {gene}"]
-                    half = stats.t.ppf(0.975, df[own]) * error[own]
-                    covered = abs(effect[own] - planted[name]) < half if np.isfinite(half) else np.nan
+                    inside = inference.low[own] < planted[name] < inference.high[own]
+                    covered = inside if np.isfinite(inference.se[own]) else np.nan
                     note("leave one gene", f"{name} without {gene}", "share_of_effect", effect[own] / effect[at[name]])
                     note("leave one gene", f"{name} without {gene}", "rejected", rejected[own])
                     note("leave one gene", f"{name} without {gene}", "coverage", covered)

@@ -60,11 +60,10 @@ def designs(repeats: int) -> list[dict]:
                     if paired
                     else draw_groups(rng, rate, change, n_test, n_reference)
                 )
-                effect, error, df = programme_effects(counts, arms, as_weights(sets, len(rate)), paired)
-                p_value = 2 * stats.t.sf(np.abs(effect / error), df)
-                rejected.append(np.where(np.isfinite(error), p_value < ALPHA, np.nan)[n_changed:])
-                inside = np.abs(effect - 1) < stats.t.ppf(0.975, df) * error
-                covered.append(np.where(np.isfinite(error), inside, np.nan)[:n_changed])
+                _, found = programme_effects(counts, arms, as_weights(sets, len(rate)), paired)
+                rejected.append(np.where(np.isfinite(found.se), found.p_value < ALPHA, np.nan)[n_changed:])
+                inside = (found.low < 1) & (found.high > 1)
+                covered.append(np.where(np.isfinite(found.se), inside, np.nan)[:n_changed])
             kind = f"{n_changed} of 20 changed" if n_changed else "control against control"
             rows.append(record("designs", f"{label}; {kind}", "null_rejection", rejected))
             if n_changed:

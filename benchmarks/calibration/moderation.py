@@ -19,7 +19,7 @@ from common import ALPHA, record
 from scipy import special, stats
 
 from immunomod.contrast.model import fit_variance_prior, inverse_trigamma, moderate, moderated_variance
-from immunomod.contrast.moderation import Effects, Noise, arm_noise, moderated_errors
+from immunomod.contrast.moderation import Effects, Moderation, Noise, arm_noise, infer
 
 COUNT = 20
 CLASS_SD = 0.25
@@ -73,14 +73,11 @@ class Study:
     abundance: np.ndarray
     noise: list[tuple[Noise, ...]]
 
-    def p_value(self, variance: np.ndarray, df: np.ndarray) -> np.ndarray:
-        """From variances of the effects, and their degrees of freedom."""
-        return np.asarray(2 * stats.t.sf(np.abs(self.estimate) / np.sqrt(variance), df))
-
-    def covered(self, variance: np.ndarray, df: np.ndarray) -> np.ndarray:
-        """Whether 95% intervals hold the truth."""
-        half_width = stats.t.ppf(0.975, df) * np.sqrt(variance)
-        return np.asarray(np.abs(self.estimate - self.truth) < half_width)
+    def judge(self, variance: np.ndarray, df: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """p-values from variances of the effects and their degrees of freedom, and whether 95% intervals are right."""
+        error = np.sqrt(variance)
+        p_value = 2 * stats.t.sf(np.abs(self.estimate) / error, df)
+        return p_value, np.abs(self.estimate - self.truth) < stats.t.ppf(0.975, df) * error
 
 
 def draw(
@@ -145,20 +142,25 @@ def limma_trend(variance: np.ndarray, df: int, abundance: np.ndarray) -> tuple[n
 
 
 def by_class(rule):
-    """A rule for one class (variances, degrees of freedom, abundance), for a study: class by class."""
+    """A study's p-values, and whether its intervals hold the truth, by a rule for one class.
+
+    The rule takes variances, degrees of freedom and abundance.
+    """
 
     def apply(study: Study) -> tuple[np.ndarray, np.ndarray]:
         parts = [rule(variance, study.df, mean) for variance, mean in zip(study.variance, study.abundance, strict=True)]
         variance = np.array([part[0] for part in parts]) * study.unscaled
-        return variance, np.array([np.broadcast_to(part[1], COUNT) for part in parts], dtype=float)
+        return study.judge(variance, np.array([np.broadcast_to(part[1], COUNT) for part in parts], dtype=float))
 
     return apply
 
 
 def like_effects(study: Study) -> tuple[np.ndarray, np.ndarray]:
     """The workflow's rule."""
-    errors = moderated_errors([Effects(*one) for one in zip(study.estimate, study.noise, strict=True)])
-    return np.array([variance for variance, _ in errors]), np.array([df for _, df in errors])
+    moderation = Moderation([Effects(*one) for one in zip(study.estimate, study.noise, strict=True)])
+    found = infer(moderation.estimate, moderation.errors, 0.95)
+    truth = study.truth.ravel()
+    return found.p_value, (found.low < truth) & (truth < found.high)
 
 
 RULES = {
@@ -193,9 +195,9 @@ def moderation(repeats: int) -> list[dict]:
                 rng = np.random.default_rng([12, n, int(paired), classes, with_changes, repeat])
                 study = draw(rng, setting, n, paired, classes, with_changes)
                 for rule, apply in RULES.items():
-                    errors = apply(study)
-                    p_values[rule].append(study.p_value(*errors).ravel())
-                    inside[rule].append(study.covered(*errors).ravel())
+                    p_value, holds = apply(study)
+                    p_values[rule].append(p_value.ravel())
+                    inside[rule].append(holds.ravel())
             changed = study.changed.ravel()
             for rule in RULES:
                 where = f"{label}, {words}; {setting.name}; {rule}"

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from common import ALPHA, record
-from scipy import stats
 
 from immunomod.contrast.model import fit_linear, residuals, variance_of_slopes
-from immunomod.contrast.moderation import Effects, Noise, moderated_errors
+from immunomod.contrast.moderation import Effects, Moderation, Noise, infer
 
 DOSES = (0.0, 0.5, 1.0)
 COUNT = 20
@@ -45,12 +44,10 @@ def trends(repeats: int) -> list[dict]:
                     ("residuals of one slope", fit.variance, float(fit.df)),
                 ):
                     noise = Noise(name, left, variance, np.ones(COUNT), freedom, fit.unscaled)
-                    ((moderated, total),) = moderated_errors([Effects(fit.estimate, (noise,))])
-                    error = np.sqrt(moderated)
-                    p_value = 2 * stats.t.sf(np.abs(fit.estimate / error), total)
-                    rejected[name].append((p_value < ALPHA)[~changed])
-                    inside = np.abs(fit.estimate - changed) < stats.t.ppf(0.975, total) * error
-                    covered[name].append(inside[changed])
+                    moderation = Moderation([Effects(fit.estimate, (noise,))])
+                    found = infer(fit.estimate, moderation.errors, 1 - ALPHA)
+                    rejected[name].append((found.p_value < ALPHA)[~changed])
+                    covered[name].append(((found.low < changed) & (found.high > changed))[changed])
             kind = f"{n_changed} of {COUNT} changed" if n_changed else "nothing changed"
             for name in rejected:
                 where = f"{donors} donors, doses 0, 0.5, 1; {kind}; {name}"

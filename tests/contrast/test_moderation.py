@@ -1,4 +1,5 @@
-"""Variances moderated among like effects: against a hand calculation, a slow one, Welch's test and simulated truth."""
+"""Variances moderated among like effects: against a hand calculation, a slow one, Welch's test and simulated truth;
+and the tests and intervals that follow from variances which go with the size of effects."""
 
 from dataclasses import replace
 
@@ -10,12 +11,25 @@ from scipy.special import digamma, polygamma
 from immunomod.contrast.model import inverse_trigamma
 from immunomod.contrast.moderation import (
     Effects,
+    LikeEffects,
+    Moderation,
     Noise,
     arm_noise,
+    infer,
     mean_squared_correlation,
-    moderate_among_like_effects,
-    moderated_errors,
 )
+
+
+def moderate_among_like_effects(estimate, *others, **named) -> tuple[np.ndarray, np.ndarray]:
+    """Variances and degrees of freedom, were the true effects the estimates."""
+    return LikeEffects(estimate, *others, **named).errors(estimate)
+
+
+def moderated_errors(classes: list[Effects]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same of the effects of every class."""
+    moderation = Moderation(classes)
+    ends = np.cumsum([len(one.estimate) for one in classes])[:-1]
+    return list(zip(*(np.split(part, ends) for part in moderation.errors(moderation.estimate)), strict=True))
 
 
 def draw(seed: int, classes: int = 3, count: int = 12, df: int = 3) -> dict[str, np.ndarray]:
@@ -55,9 +69,17 @@ def test_without_effects_it_is_limmas_prior_of_the_others_widened_by_its_error()
             assert total[row] == pytest.approx(min(3 + 2 * half, 3 * count))
 
 
-def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0, lowered=0.85):
-    """The method written down programme by programme."""
+def likeness(sizes, of_others):
+    """Tricube weights of the programmes in each other's priors; none in one's own."""
+    n = len(sizes)
+    distance = [[abs(sizes[i] - of_others[j]) / np.log(2) for j in range(n)] for i in range(n)]
+    return [[max(1 - distance[i][j] ** 3, 0) ** 3 * (i != j) for j in range(n)] for i in range(n)]
+
+
+def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0, lowered=0.85, supposed=None):
+    """The method written down programme by programme; ``supposed`` are the true effects, else the estimates."""
     n = len(estimate)
+    supposed = estimate if supposed is None else supposed
     y = [np.log(variance[i]) - digamma(df[i] / 2) + np.log(df[i] / 2) for i in range(n)]
     chance = [polygamma(1, df[i] / 2) for i in range(n)]
     level = {c: np.log(np.median(variance[classes == c])) for c in set(classes)}
@@ -73,14 +95,12 @@ def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0, lowere
         known = sum(rare[i] ** 2 / chance[i] for i in range(n)) / noise + 1 / 0.3**2
         power = sum(rare[i] * (y[i] - slope * size[i]) / chance[i] for i in range(n)) / noise + 0.5 / 0.3**2
         power = min(max(power / known, 0), 1)
-        size = []
+        alike = []
         for i in range(n):
             level_of_i = np.exp(level[classes[i]] + power * rare[i])
-            near_zero = 3 * np.exp(spread**0.5)
-            size.append(np.log(np.sqrt(1 + estimate[i] ** 2 / level_of_i / unscaled[i] / near_zero**2)))
-        weight = [
-            [max(1 - abs((size[i] - size[j]) / np.log(2)) ** 3, 0) ** 3 * (i != j) for j in range(n)] for i in range(n)
-        ]
+            alike.append((3 * np.exp(spread**0.5)) ** 2 * level_of_i * unscaled[i])
+        size = [np.log(np.sqrt(1 + estimate[i] ** 2 / alike[i])) for i in range(n)]
+        weight = likeness(size, size)
         apart = []
         for i in range(n):
             members = [j for j in range(n) if classes[j] == classes[i]]
@@ -102,14 +122,19 @@ def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0, lowere
                 step = sum((relative[i] - expected[i]) / chance[i] for i in members)
                 level[c] += step / sum(1 / chance[i] for i in members)
     noise = [spread + (1 - shared) * chance[i] for i in range(n)]
+    of_others, size = size, [np.log(np.sqrt(1 + supposed[i] ** 2 / alike[i])) for i in range(n)]
+    told_at_estimates = expected
+    weight = likeness(size, of_others)
+    sums = [sum(weight[i][j] / chance[j] for j in range(n)) for i in range(n)]
+    expected = [sum(weight[i][j] / chance[j] * relative[j] for j in range(n)) / sums[i] for i in range(n)]
     moderated, total = [], []
     for i in range(n):
         rest = [j for j in range(n) if classes[j] == classes[i] and j != i]
         elsewhere = sum(weight[i][j] / chance[j] for j in range(n) if classes[j] != classes[i]) / sums[i]
         worth = sum(1 / chance[j] for j in rest)
-        correction = sum((relative[j] - expected[j]) / chance[j] for j in rest) / worth
+        correction = sum((relative[j] - told_at_estimates[j]) / chance[j] for j in rest) / worth
         mean = expected[i] + power * rare[i] + slope * size[i] + level[classes[i]] + elsewhere * correction
-        away = size[i] - sum(weight[i][j] / chance[j] * size[j] for j in range(n)) / sums[i]
+        away = size[i] - sum(weight[i][j] / chance[j] * of_others[j] for j in range(n)) / sums[i]
         total_error = sum(weight[i][j] / chance[j] ** 2 * noise[j] for j in range(n)) / sums[i] ** 2
         total_error += elsewhere**2 * sum(noise[j] / chance[j] ** 2 for j in rest) / worth**2 + away**2 / information
         total_error += rare[i] ** 2 / known
@@ -125,8 +150,10 @@ def slow(estimate, variance, counting, df, unscaled, classes, shared=0.0, lowere
 def test_it_equals_the_method_written_programme_by_programme(classes, shared, lowered):
     study = draw(classes, classes)
     study["df"] = study["df"] + study["classes"] % 2
-    found = moderate_among_like_effects(**study, shared=shared, lowered=lowered)
-    np.testing.assert_allclose(found, slow(**study, shared=shared, lowered=lowered), rtol=1e-9)
+    like = LikeEffects(**study, shared=shared, lowered=lowered)
+    for supposed in (study["estimate"], 0 * study["estimate"], 0.4 * study["estimate"]):
+        by_hand = slow(**study, shared=shared, lowered=lowered, supposed=supposed)
+        np.testing.assert_allclose(like.errors(supposed), by_hand, rtol=1e-9)
 
 
 def test_noisy_scores_take_their_variance_from_noisy_scores():
@@ -265,7 +292,6 @@ def test_kinds_of_noise_are_moderated_apart():
     for one, (variance, df) in zip((pairs, arms), together, strict=True):
         ((alone, alone_df),) = moderated_errors([one])
         assert (variance == alone).all() and (df == alone_df).all()
-    assert moderated_errors([]) == []
     other = replace(pairs, noise=(replace(pairs.noise[0], variance=pairs.noise[0].variance * 9),))
     assert (moderated_errors([pairs, other])[0][0] != together[0][0]).all()
 
@@ -289,3 +315,74 @@ def test_each_of_two_variances_that_are_added_is_lowered_less():
     arms = scores[:4], scores[4:]
     np.testing.assert_allclose(found, sum(moderated(arm, 0.75) for arm in arms) / 4)
     assert (found > sum(moderated(arm, 0.85) for arm in arms) / 4).any()
+
+
+def test_constant_variances_give_the_usual_test_and_interval():
+    values = np.random.default_rng(13).normal(0.5, 1, size=(5, 40))
+    variance, df = values.var(axis=0, ddof=1) / 5, np.full(40, 4.0)
+    found = infer(values.mean(axis=0), lambda effects: (variance, df), 0.9)
+    expected = stats.ttest_1samp(values, 0)
+    interval = expected.confidence_interval(0.9)
+    np.testing.assert_allclose(found.p_value, expected.pvalue)
+    np.testing.assert_allclose((found.low, found.high), (interval.low, interval.high))
+    np.testing.assert_allclose(found.se, np.sqrt(variance))
+    assert (found.df == 4).all()
+
+
+def rising(effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The error and the doubt about it rise with the effect: 0.1 and 30 degrees of freedom at zero, 0.5 and 3 at 1."""
+    return (0.1 + 0.4 * np.abs(effects)) ** 2, 3 + 27 * np.exp(-10 * np.abs(effects))
+
+
+def falling(effects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (0.3 - 0.2 * np.minimum(np.abs(effects), 1)) ** 2, np.full(len(effects), 8.0)
+
+
+@pytest.mark.parametrize("errors", [rising, falling])
+def test_an_interval_holds_zero_where_the_test_does_not_reject_and_only_there(errors):
+    estimate = np.linspace(-3, 3, 1201)
+    found = infer(estimate, errors, 0.95)
+    null_variance, null_df = errors(np.zeros(len(estimate)))
+    np.testing.assert_allclose(found.p_value, 2 * stats.t.sf(np.abs(estimate) / np.sqrt(null_variance), null_df))
+    holds_zero = (found.low <= 0) & (found.high >= 0)
+    np.testing.assert_array_equal(holds_zero, found.p_value >= 0.05)
+    assert (found.low <= estimate).all() and (estimate <= found.high).all()
+    np.testing.assert_allclose(found.low, -found.high[::-1], atol=1e-12)
+    np.testing.assert_allclose(found.p_value, found.p_value[::-1])
+    # the plain interval, where it agrees with the test
+    half = stats.t.ppf(0.975, found.df) * found.se
+    plain = (np.abs(estimate) > half) == (found.p_value < 0.05)
+    assert 0.05 < plain.mean() < 1
+    np.testing.assert_allclose(found.low[plain], (estimate - half)[plain])
+    np.testing.assert_allclose(found.high[plain], (estimate + half)[plain])
+    # away from zero always
+    np.testing.assert_allclose(np.maximum(-found.low, found.high), np.abs(estimate) + half)
+
+
+def test_past_zero_the_interval_ends_at_an_effect_that_is_on_the_verge_of_rejection():
+    estimate = np.array([0.4, 0.9])
+    found = infer(estimate, rising, 0.95)
+    assert (estimate - stats.t.ppf(0.975, found.df) * found.se < 0).all() and (found.p_value < 0.05).all()
+    variance, df = rising(found.low)
+    np.testing.assert_allclose(estimate - found.low, stats.t.ppf(0.975, df) * np.sqrt(variance), rtol=1e-3)
+    assert (found.low > 0).all()
+
+
+def test_what_does_not_vary_has_no_width():
+    found = infer(np.array([0.0, 1.0]), lambda effects: (np.zeros(2), np.full(2, 3.0)), 0.95)
+    assert np.isnan(found.p_value[0]) and found.p_value[1] == 0
+    np.testing.assert_array_equal((found.low, found.high), ([0, 1], [0, 1]))
+
+
+def test_a_lone_effect_is_tested_by_the_variance_of_the_untouched_and_keeps_a_wide_interval():
+    """Nobody tells how much donors differ in it; that it is none is told by all others."""
+    rng = np.random.default_rng(14)
+    scores = rng.normal(0, 0.1, (3, 30))
+    scores[:, 0] += 0.3
+    left = scores - scores.mean(axis=0)
+    noise = Noise("pairs", left, scores.var(axis=0, ddof=1), np.ones(30), 2.0, 1 / 3)
+    moderation = Moderation([Effects(scores.mean(axis=0), (noise,))])
+    found = infer(moderation.estimate, moderation.errors, 0.95)
+    assert found.p_value[0] < 0.001
+    assert found.df[0] < 8 and moderation.errors(np.zeros(30))[1][0] > 15
+    assert 0 < found.low[0] < 0.3 < 0.45 < found.high[0]

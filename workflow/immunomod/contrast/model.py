@@ -162,7 +162,7 @@ def moderated_variance(variance: Floats, df: int) -> tuple[Floats, float]:
 
     limma's moderation with two restraints: the prior has at most half of the data's degrees of freedom, and a variance
     may be raised towards the prior and never lowered below its own value. Where there are effects,
-    :func:`immunomod.contrast.moderation.moderate_among_like_effects` is better calibrated.
+    :class:`immunomod.contrast.moderation.LikeEffects` is better calibrated.
 
     Returns
     -------

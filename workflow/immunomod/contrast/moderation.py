@@ -6,16 +6,20 @@ donors respond to different degrees, and the variance of the paired differences 
 programmes that nothing touches have small ones. Moderation among all of them lends that smallness to the programmes
 with an effect, whose intervals then miss, and their largeness to the others, which are rejected too seldom. One class
 does not tell how variances go with effects; all classes together do.
+
+That there is no effect is another question than how large it is. The first is asked of the variance that an untouched
+programme has, which many tell; the second of that of programmes with such an effect, which few or none may tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from immunomod.contrast.model import inverse_trigamma
 from immunomod.contrast.normalise import Floats
@@ -34,6 +38,8 @@ SIZE_POWER, SIZE_POWER_ERROR = 0.0, 2.0
 MOST_CORRELATED = 0.95
 #: Rounds in which the classes' levels and the relation of variances to effects are fitted in turn.
 ROUNDS = 3
+#: Of the way from zero to the estimate, to find an interval's end.
+HALVINGS = 16
 
 
 @dataclass(frozen=True)
@@ -89,53 +95,103 @@ def arm_noise(scores: Floats, counting: Floats, in_test: NDArray[np.bool_]) -> t
     return tuple(parts)
 
 
-def moderated_errors(classes: Sequence[Effects]) -> list[tuple[Floats, Floats]]:
-    """Variances of the effects of every class and their degrees of freedom, moderated over all classes.
+class Moderation:
+    """Variances of the effects of all classes of a data set, moderated together.
 
-    The degrees of freedom of a sum of variances are Satterthwaite's (1946).
+    Effects are those of all classes, end to end. The degrees of freedom of a sum of variances are Satterthwaite's
+    (1946).
     """
-    moderated: dict[tuple[int, str], tuple[Floats, Floats]] = {}
-    for kind in sorted({noise.kind for one in classes for noise in one.noise}):
-        found = [(at, noise) for at, one in enumerate(classes) for noise in one.noise if noise.kind == kind]
-        sizes = [len(noise.variance) for _, noise in found]
-        variance, df = moderate_among_like_effects(
-            np.concatenate([classes[at].estimate for at, _ in found]),
-            np.concatenate([noise.variance for _, noise in found]),
-            np.concatenate([noise.counting for _, noise in found]),
-            np.repeat([noise.df for _, noise in found], sizes),
-            np.repeat([sum(noise.share for noise in classes[at].noise) for at, _ in found], sizes),
-            np.repeat(np.arange(len(found)), sizes),
-            mean_squared_correlation([(noise.residual, noise.df) for _, noise in found]),
-            LOWERED if all(len(classes[at].noise) == 1 for at, _ in found) else LOWERED_OF_TWO,
-        )
-        bounds = np.cumsum(sizes)[:-1]
-        for (at, _), part, part_df in zip(found, np.split(variance, bounds), np.split(df, bounds), strict=True):
-            moderated[at, kind] = (part, part_df)
-    results = []
-    for at, one in enumerate(classes):
-        total, squares = np.zeros(len(one.estimate)), np.zeros(len(one.estimate))
-        most = sum(noise.df for noise in one.noise)
-        for noise in one.noise:
-            variance, df = moderated[at, noise.kind]
-            total += noise.share * variance
-            squares += (noise.share * variance) ** 2 / df
-        if len(one.noise) > 1:
-            df = np.divide(total**2, squares, out=np.full_like(total, most), where=squares > 0)
-        results.append((total, df))
-    return results
+
+    def __init__(self, classes: Sequence[Effects]) -> None:
+        """``classes`` has one or more."""
+        self._parts: list[tuple[NDArray[np.intp], Floats, LikeEffects]] = []
+        ends = np.cumsum([0, *(len(one.estimate) for one in classes)])
+        self.estimate = np.concatenate([one.estimate for one in classes])
+        self._most = np.repeat([sum(noise.df for noise in one.noise) for one in classes], np.diff(ends)).astype(float)
+        for kind in sorted({noise.kind for one in classes for noise in one.noise}):
+            found = [(at, noise) for at, one in enumerate(classes) for noise in one.noise if noise.kind == kind]
+            sizes = [len(noise.variance) for _, noise in found]
+            rows = np.concatenate([np.arange(ends[at], ends[at + 1]) for at, _ in found])
+            like = LikeEffects(
+                self.estimate[rows],
+                np.concatenate([noise.variance for _, noise in found]),
+                np.concatenate([noise.counting for _, noise in found]),
+                np.repeat([noise.df for _, noise in found], sizes),
+                np.repeat([sum(noise.share for noise in classes[at].noise) for at, _ in found], sizes),
+                np.repeat(np.arange(len(found)), sizes),
+                mean_squared_correlation([(noise.residual, noise.df) for _, noise in found]),
+                LOWERED if all(len(classes[at].noise) == 1 for at, _ in found) else LOWERED_OF_TWO,
+            )
+            self._parts.append((rows, np.repeat([noise.share for _, noise in found], sizes), like))
+
+    def errors(self, effects: Floats) -> tuple[Floats, Floats]:
+        """Variances of the estimates, were the true effects these, and their degrees of freedom."""
+        total, squares, number = np.zeros(len(effects)), np.zeros(len(effects)), np.zeros(len(effects), dtype=int)
+        single = np.zeros(len(effects))
+        for rows, share, like in self._parts:
+            variance, df = like.errors(effects[rows])
+            total[rows] += share * variance
+            squares[rows] += (share * variance) ** 2 / df
+            number[rows] += 1
+            single[rows] = df
+        satterthwaite = np.divide(total**2, squares, out=self._most.copy(), where=squares > 0)
+        return total, np.where(number > 1, satterthwaite, single)
 
 
-def moderate_among_like_effects(
-    estimate: Floats,
-    variance: Floats,
-    counting: Floats,
-    df: Floats,
-    unscaled: Floats,
-    classes: NDArray[np.intp],
-    shared: float = 0.0,
-    lowered: float = LOWERED,
-) -> tuple[Floats, Floats]:
-    """Posterior residual variances and their degrees of freedom, by a prior of each programme's own.
+class Inference(NamedTuple):
+    """Per effect: standard error and its degrees of freedom, p-value of no effect, confidence interval."""
+
+    se: Floats
+    df: Floats
+    p_value: Floats
+    low: Floats
+    high: Floats
+
+
+def infer(estimate: Floats, errors: Callable[[Floats], tuple[Floats, Floats]], confidence: float) -> Inference:
+    """Tests and intervals from variances that go with the size of the true effect.
+
+    The test of no effect takes the variance that the estimate has if there is none, that of untouched programmes, as a
+    score test does. The interval takes that of effects as large as the estimate, as Wald's does: ``estimate`` and
+    ``se`` with ``df`` give it. Where the two disagree on zero the test is right about zero. Where it rejects, the
+    interval ends at an effect that is not rejected with the variance of its own size; where it does not, the interval
+    reaches as far as the test's variance takes it.
+
+    Parameters
+    ----------
+    estimate
+        One per effect.
+    errors
+        From supposed true effects, one per estimate: the estimates' variances and their degrees of freedom.
+    confidence
+        Of the intervals, 0 to 1.
+    """
+    size, sign = np.abs(estimate), np.where(estimate < 0, -1.0, 1.0)
+
+    def margin(variance: Floats, df: Floats) -> Floats:
+        return np.asarray(stats.t.ppf((1 + confidence) / 2, df) * np.sqrt(variance))
+
+    variance, df = errors(estimate)
+    null_variance, null_df = errors(0 * estimate)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_value = 2 * stats.t.sf(size / np.sqrt(null_variance), null_df)
+    half_width, from_zero = margin(variance, df), size - margin(null_variance, null_df)
+    near = size - half_width
+    near = np.where((from_zero <= 0) & (near > 0), from_zero, near)
+    disagree = (from_zero > 0) & (near <= 0)
+    if disagree.any():
+        rejected, held = np.zeros(len(size)), np.ones(len(size))
+        for _ in range(HALVINGS):
+            middle = (rejected + held) / 2
+            out = (1 - middle) * size > margin(*errors(middle * estimate))
+            rejected, held = np.where(out, middle, rejected), np.where(out, held, middle)
+        near = np.where(disagree, held * size, near)
+    low, high = np.sort([sign * near, sign * (size + half_width)], axis=0)
+    return Inference(np.sqrt(variance), df, p_value, low, high)
+
+
+class LikeEffects:
+    """Residual variances of programmes, each with a prior of its own from effects of like size.
 
     A class has a level of variance (its cells and donors decide on the noise). Around it variances go with what
     counting molecules adds to each programme, since few genes, or rare ones, make a noisy score, and with the size of
@@ -178,22 +234,131 @@ def moderate_among_like_effects(
         :func:`mean_squared_correlation` of the residuals of two programmes of a class.
     lowered
         Share of the way, 0 to 1.
-
-    Returns
-    -------
-    The variances and their degrees of freedom, never more than those of all pooled. As they are given where nothing
-    can be learned: no variance above zero, or no other of a like effect.
     """
-    usable = _with_noise(variance, classes)
-    if usable.sum() < 2:
-        return variance, df
-    moderated, total = variance.copy(), df.astype(np.float64)
-    number = np.unique(classes[usable], return_inverse=True)[1]
-    moderated[usable], total[usable] = _posterior(
-        *(estimate[usable], variance[usable], counting[usable], df[usable], unscaled[usable]),
-        *(number, shared, lowered),
-    )
-    return moderated, total
+
+    def __init__(
+        self,
+        estimate: Floats,
+        variance: Floats,
+        counting: Floats,
+        df: Floats,
+        unscaled: Floats,
+        classes: NDArray[np.intp],
+        shared: float = 0.0,
+        lowered: float = LOWERED,
+    ) -> None:
+        self._variance, self._df = variance, df.astype(np.float64)
+        usable = _with_noise(variance, classes)
+        self._usable = usable
+        if not usable.any():
+            return
+        self._shared, self._lowered = shared, lowered
+        self._fit(
+            *(estimate[usable], variance[usable], counting[usable], df[usable], unscaled[usable]),
+            np.unique(classes[usable], return_inverse=True)[1],
+        )
+
+    def _fit(
+        self,
+        estimate: Floats,
+        variance: Floats,
+        counting: Floats,
+        df: Floats,
+        unscaled: Floats,
+        classes: NDArray[np.intp],
+    ) -> None:
+        """The relation of variances to counting and effects, and the classes' levels; ``classes`` are 0, 1, ..."""
+        member = (classes[:, None] == np.arange(classes.max() + 1)).astype(np.float64)
+        typical = np.array([np.median(variance[column > 0]) for column in member.T])
+        # the logarithm of a sample variance is off by a known mean, and varies by chance
+        logarithm = np.log(np.maximum(variance, 1e-5 * typical[classes])) - special.digamma(df / 2) + np.log(df / 2)
+        chance = special.polygamma(1, df / 2)
+        own_chance = (1 - self._shared) * chance
+        worth = 1 / chance
+        centre = member.T / (member.T @ worth)[:, None]
+        excess_counting = np.log(counting) - member @ (centre @ (worth * np.log(counting)))
+
+        spread = slope = 0.0
+        size = np.zeros(len(variance))
+        level, step = np.log(typical), np.zeros(len(typical))
+        for _ in range(ROUNDS):
+            level = level + step
+            scatter = 1 - self._shared + spread * float(worth.mean())
+            from_counting = worth * excess_counting
+            power, power_variance = _coefficient(
+                from_counting, excess_counting, logarithm - slope * size, scatter, POWER, POWER_ERROR
+            )
+            by_counting = float(np.clip(power, 0, 1)) * excess_counting
+            near_zero = NEAR_ZERO * np.exp(np.sqrt(spread))
+            alike = near_zero**2 * np.exp(level[classes] + by_counting) * unscaled
+            size = _size(estimate, alike)
+            weight = _likeness(size, size)
+            others = weight @ worth
+            known = others > 0
+            from_mean = worth * (size - member @ (centre @ (worth * size)))
+            slope, slope_variance = _coefficient(
+                from_mean, size, logarithm - by_counting, scatter, SIZE_POWER, SIZE_POWER_ERROR
+            )
+            slope = max(slope, 0.0)
+            relative = logarithm - level[classes] - by_counting - slope * size
+            expected = np.divide(weight @ (worth * relative), others, out=np.zeros_like(others), where=known)
+            if known.any():
+                pair = weight * np.outer(worth, worth)
+                excess = (relative[:, None] - relative) ** 2 - own_chance[:, None] - own_chance
+                spread = max(float((pair * excess).sum() / (2 * pair.sum())), 0.0)
+            told = worth * known
+            left = told * (relative - expected)
+            step = member.T @ left / np.maximum(member.T @ told, 1e-300)
+        self._same, self._told, self._left = member @ member.T, told, left
+        self._alike, self._of_others, self._relative, self._worth = alike, size, relative, worth
+        self._spread, self._chance = spread, chance
+        self._level, self._slope = level[classes] + by_counting, slope
+        self._error, self._slope_variance = excess_counting**2 * power_variance, slope_variance
+
+    def errors(self, effects: Floats) -> tuple[Floats, Floats]:
+        """The variances and their degrees of freedom, were the true effects these.
+
+        As they were given where nothing can be learned (no variance above zero in the class, or no other of a like
+        effect); never with more degrees of freedom than those of all pooled.
+        """
+        moderated, total = self._variance.copy(), self._df.copy()
+        if self._usable.any():
+            moderated[self._usable], total[self._usable] = self._posterior(effects[self._usable])
+        return moderated, total
+
+    def _posterior(self, effects: Floats) -> tuple[Floats, Floats]:
+        variance, df = self._variance[self._usable], self._df[self._usable]
+        worth, same, told = self._worth, self._same, self._told
+        own_chance = (1 - self._shared) * self._chance
+        size = _size(effects, self._alike)
+        weight = _likeness(size, self._of_others)
+        others = weight @ worth
+        known = others > 0
+        # the class's programmes speak by themselves, those of other classes by its level, which its others tell
+        share = np.divide((weight * same) @ worth, others, out=np.zeros_like(others), where=known)
+        elsewhere = np.where(share < 1 - 1e-9, 1 - share, 0.0)
+        rest = same @ told - told
+        known &= (rest > 0) | (elsewhere == 0)
+        if not known.any():
+            return variance, df
+        rest = np.where(rest > 0, rest, 1.0)
+        expected = np.divide(weight @ (worth * self._relative), others, out=np.zeros_like(others), where=known)
+        of_level = (same @ self._left - self._left) / rest
+        mean = expected + self._level + self._slope * size + elsewhere * of_level
+
+        noise = self._spread + own_chance
+        error = np.divide(weight @ (worth**2 * noise), others**2, out=np.zeros_like(others), where=known)
+        error += elsewhere**2 * (same @ (told**2 * noise) - told**2 * noise) / rest**2
+        away = size - np.divide(weight @ (worth * self._of_others), others, out=size.copy(), where=known)
+        error += away**2 * self._slope_variance + self._error
+        half = inverse_trigamma((self._spread + self._shared * self._chance + error)[known])
+
+        prior = np.exp(mean[known] + special.digamma(half) - np.log(half))
+        moderated, total = variance.copy(), df.copy()
+        posterior = (df[known] * variance[known] + 2 * half * prior) / (df[known] + 2 * half)
+        moderated[known] = posterior**self._lowered * np.maximum(posterior, variance[known]) ** (1 - self._lowered)
+        total[known] = np.minimum(df[known] + 2 * half, df.sum())
+        return moderated, total
 
 
 def _with_noise(variance: Floats, classes: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -203,82 +368,6 @@ def _with_noise(variance: Floats, classes: NDArray[np.intp]) -> NDArray[np.bool_
         members = classes == one
         usable[members] = members.sum() > 1 and np.median(variance[members]) > 0
     return usable
-
-
-def _posterior(
-    estimate: Floats,
-    variance: Floats,
-    counting: Floats,
-    df: Floats,
-    unscaled: Floats,
-    classes: NDArray[np.intp],
-    shared: float,
-    lowered: float,
-) -> tuple[Floats, Floats]:
-    """:func:`moderate_among_like_effects` where ``classes`` are 0, 1, ... and have two programmes or more each."""
-    member = (classes[:, None] == np.arange(classes.max() + 1)).astype(np.float64)
-    same = member @ member.T
-    typical = np.array([np.median(variance[column > 0]) for column in member.T])
-    # the logarithm of a sample variance is off by a known mean, and varies by chance
-    logarithm = np.log(np.maximum(variance, 1e-5 * typical[classes])) - special.digamma(df / 2) + np.log(df / 2)
-    chance = special.polygamma(1, df / 2)
-    own_chance = (1 - shared) * chance
-    worth = 1 / chance
-    centre = member.T / (member.T @ worth)[:, None]
-    excess_counting = np.log(counting) - member @ (centre @ (worth * np.log(counting)))
-
-    spread = slope = 0.0
-    size = np.zeros(len(variance))
-    level, step = np.log(typical), np.zeros(len(typical))
-    for _ in range(ROUNDS):
-        level = level + step
-        scatter = 1 - shared + spread * float(worth.mean())
-        from_counting = worth * excess_counting
-        power, power_variance = _coefficient(
-            from_counting, excess_counting, logarithm - slope * size, scatter, POWER, POWER_ERROR
-        )
-        by_counting = float(np.clip(power, 0, 1)) * excess_counting
-        near_zero = NEAR_ZERO * np.exp(np.sqrt(spread))
-        size = 0.5 * np.log1p(estimate**2 / (near_zero**2 * np.exp(level[classes] + by_counting) * unscaled))
-        weight = _likeness(size)
-        others = weight @ worth
-        known = others > 0
-        if not known.any():
-            return variance, df
-        from_mean = worth * (size - member @ (centre @ (worth * size)))
-        slope, slope_variance = _coefficient(
-            from_mean, size, logarithm - by_counting, scatter, SIZE_POWER, SIZE_POWER_ERROR
-        )
-        slope = max(slope, 0.0)
-        relative = logarithm - level[classes] - by_counting - slope * size
-        expected = np.divide(weight @ (worth * relative), others, out=np.zeros_like(others), where=known)
-        pair = weight * np.outer(worth, worth)
-        excess = (relative[:, None] - relative) ** 2 - own_chance[:, None] - own_chance
-        spread = max(float((pair * excess).sum() / (2 * pair.sum())), 0.0)
-        told = worth * known
-        left = told * (relative - expected)
-        step = member.T @ left / np.maximum(member.T @ told, 1e-300)
-    # programmes of the class speak by themselves, those of other classes by the level, which the class's others tell
-    share = np.divide((weight * same) @ worth, others, out=np.zeros_like(others), where=known)
-    elsewhere = np.where(share < 1 - 1e-9, 1 - share, 0.0)
-    rest = same @ told - told
-    known &= (rest > 0) | (elsewhere == 0)
-    rest = np.where(rest > 0, rest, 1.0)
-    mean = expected + by_counting + slope * size + level[classes] + elsewhere * (same @ left - left) / rest
-
-    noise = spread + own_chance
-    error = np.divide(weight @ (worth**2 * noise), others**2, out=np.zeros_like(others), where=known)
-    error += elsewhere**2 * (same @ (told**2 * noise) - told**2 * noise) / rest**2
-    away = size - np.divide(weight @ (worth * size), others, out=size.copy(), where=known)
-    error += away**2 * slope_variance + excess_counting**2 * power_variance
-    half = inverse_trigamma((spread + shared * chance + error)[known])
-
-    prior = np.exp(mean[known] + special.digamma(half) - np.log(half))
-    moderated, total = variance.copy(), df.astype(np.float64)
-    posterior = (df[known] * variance[known] + 2 * half * prior) / (df[known] + 2 * half)
-    moderated[known] = posterior**lowered * np.maximum(posterior, variance[known]) ** (1 - lowered)
-    total[known] = np.minimum(df[known] + 2 * half, df.sum())
-    return moderated, total
 
 
 def _coefficient(
@@ -294,9 +383,14 @@ def _coefficient(
     return value, 1 / (information + before)
 
 
-def _likeness(size: Floats) -> Floats:
+def _size(effects: Floats, alike: Floats) -> Floats:
+    """Logarithms of the effects' sizes; ``alike`` are the squares of the largest effects that noise could make."""
+    return np.asarray(0.5 * np.log1p(effects**2 / alike))
+
+
+def _likeness(size: Floats, of_others: Floats) -> Floats:
     """Weights of all programmes in the priors of each, by the logarithms of their effects' sizes; 0 on the diagonal."""
-    distance = np.abs(size[:, None] - size) / np.log(LIKE_WITHIN)
+    distance = np.abs(size[:, None] - of_others) / np.log(LIKE_WITHIN)
     weight = np.clip(1 - distance**3, 0, None) ** 3
     np.fill_diagonal(weight, 0)
     return np.asarray(weight)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse
 
 from immunomod.contrast.design import TEST, Contrast, Design, stratum_design
 from immunomod.contrast.leakage import leakage_of, organism_of
@@ -32,7 +32,7 @@ from immunomod.contrast.model import (
     sign_flip_p,
     variance_of_slopes,
 )
-from immunomod.contrast.moderation import Effects, Noise, arm_noise, moderated_errors
+from immunomod.contrast.moderation import Effects, Moderation, Noise, arm_noise, infer
 from immunomod.contrast.normalise import Floats
 from immunomod.contrast.program_enrichment import COLUMNS as ENRICHMENT_COLUMNS
 from immunomod.contrast.program_enrichment import program_enrichment
@@ -287,18 +287,23 @@ def _add_errors(fits: Sequence[_Fit], confidence: float) -> None:
     The variance of the effects that replicates do not show adds to that of the model, with degrees of freedom after
     Satterthwaite (1946), its own being taken for known.
     """
-    errors = moderated_errors([one.effects for one in fits])
-    for one, (between, moderated_df) in zip(fits, errors, strict=True):
-        estimate, se = one.effects.estimate, np.sqrt(between + one.common)
+    if not fits:
+        return
+    moderation = Moderation([one.effects for one in fits])
+    common = np.concatenate([one.common for one in fits])
+
+    def errors(effects: Floats) -> tuple[Floats, Floats]:
+        between, df = moderation.errors(effects)
         with np.errstate(divide="ignore", invalid="ignore"):
-            df = np.where(one.common > 0, moderated_df * ((between + one.common) / between) ** 2, moderated_df)
-            df = np.minimum(df, MAX_DF)
-            p_value = 2 * stats.t.sf(np.abs(estimate / se), df)
-        half_width = stats.t.ppf((1 + confidence) / 2, df) * se
-        columns = {"se": se, "df": df, "p_value": p_value}
-        columns |= {"ci_low": estimate - half_width, "ci_high": estimate + half_width}
-        for name, values in columns.items():
-            one.table.loc[one.rows, name] = values
+            df = np.where(common > 0, df * ((between + common) / between) ** 2, df)
+        return between + common, np.minimum(df, MAX_DF)
+
+    found = infer(moderation.estimate, errors, confidence)
+    columns = {"se": found.se, "df": found.df, "p_value": found.p_value, "ci_low": found.low, "ci_high": found.high}
+    ends = np.cumsum([len(one.common) for one in fits])[:-1]
+    for name, values in columns.items():
+        for one, of_class in zip(fits, np.split(values, ends), strict=True):
+            one.table.loc[one.rows, name] = of_class
 
 
 def noise(design: Design, scores: Floats, counting: Floats, fit: LinearFit) -> tuple[Noise, ...]:

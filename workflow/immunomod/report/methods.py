@@ -155,11 +155,12 @@ def _contrast(tables: ReportTables, config: Mapping[str, Any]) -> list[Paragraph
         f"{settings.min_genes}), of log2 counts per million, library sizes adjusted by TMM over genes that do not "
         "differ between the arms. Effects are differences "
         f"of scores between arms from a linear model, paired by donor where donors are paired, with variances "
-        f"moderated (empirical Bayes) by those of effects of like size in all classes of the data set; intervals are "
-        f"{100 * settings.confidence:g}%. Beside it stand an exact "
-        f"sign-flip p-value over donors and a z-value against {settings.n_random_sets:,} random gene sets matched for "
-        f"size and expression. False discovery rates are Benjamini-Hochberg's. {len(tables.programs.table)} "
-        f"programmes gave {n_rows:,} rows, of which {n_tested:,} could be tested; no row is left out for its result."
+        f"moderated (empirical Bayes) over all classes of the data set: p-values rest on those of programmes without "
+        f"an effect, {100 * settings.confidence:g}% intervals on those of effects of like size. Beside them stand an "
+        f"exact sign-flip p-value over donors and a z-value against {settings.n_random_sets:,} random gene sets, "
+        "matched for size and expression. False discovery rates are Benjamini-Hochberg's. "
+        f"{len(tables.programs.table)} programmes gave {n_rows:,} rows, of which {n_tested:,} could be tested; no row "
+        "is left out for its result."
     )
     corrected = pd.concat([table[table["status"] == "tested"] for table in effects]) if effects else pd.DataFrame()
     n_moved = int(np.isfinite(uncorrected(corrected)).sum()) if len(corrected) else 0
