@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
 
 from immunomod.contrast.design import Contrast, stratum_design
+from immunomod.contrast.model import fit_linear
 from immunomod.errors import UserError
 
 ROW = {"contrast": "q", "dataset": "ds", "variable": "condition", "test": "treated", "reference": "control"}
@@ -289,3 +291,39 @@ def test_swapped_arms_negate_the_effect_column_only():
     assert (plain.effect == -swapped.effect).all()
     assert (plain.nuisance == swapped.nuisance).all()
     assert (plain.membership != swapped.membership).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("formula", "paired", "changes"),
+    [
+        ("score ~ C(donor) + treated", True, {}),
+        ("score ~ C(donor) + treated + C(batch)", True, {"covariates": "batch"}),
+        ("score ~ treated", False, {}),
+        ("score ~ treated + C(sex) + age", False, {"covariates": "sex, age"}),
+        ("score ~ C(donor) + dose", True, {"variable": "dose", "test": "", "reference": ""}),
+        ("score ~ treated + C(batch) + C(sex) + age", False, {"covariates": "batch, sex, age"}),
+    ],
+)
+def test_estimate_and_error_are_those_of_the_formula(formula, paired, changes):
+    """By statsmodels, which builds its columns from the formula."""
+    rng = np.random.default_rng(21)
+    treated = np.tile([0, 1], 8)
+    table = replicates(
+        *((("control", "treated")[arm], f"D{unit // 2 if paired else unit}", 50) for unit, arm in enumerate(treated))
+    )
+    table = table.assign(
+        dose=[f"{value:g}" for value in treated + rng.integers(0, 3, 16)],
+        batch=rng.choice(["a", "b", "c"], 16),
+        sex=rng.choice(["f", "m"], 16),
+        age=[str(age) for age in rng.integers(20, 70, 16)],
+    )
+    design = design_of(table, contrast(**changes))
+    assert design.is_paired == paired and design.status == "tested"
+    given = table.set_index("sample").loc[design.units["sample"]].astype({"age": float, "dose": float})
+    given["score"], given["treated"] = rng.normal(size=len(given)), (given["condition"] == "treated").astype(float)
+    expected = smf.ols(formula, given).fit()
+    term = "dose" if "dose" in formula else "treated"
+    fit = fit_linear(given[["score"]].to_numpy(), design.effect, design.nuisance)
+    assert fit.estimate[0] == pytest.approx(expected.params[term])
+    assert np.sqrt(fit.variance[0] * fit.unscaled) == pytest.approx(expected.bse[term])
+    assert fit.df == design.residual_df == expected.df_resid
