@@ -126,16 +126,12 @@ class Moderation:
 
     def errors(self, effects: Floats) -> tuple[Floats, Floats]:
         """Variances of the estimates, were the true effects these, and their degrees of freedom."""
-        total, squares, number = np.zeros(len(effects)), np.zeros(len(effects)), np.zeros(len(effects), dtype=int)
-        single = np.zeros(len(effects))
+        total, squares = np.zeros(len(effects)), np.zeros(len(effects))
         for rows, share, like in self._parts:
             variance, df = like.errors(effects[rows])
             total[rows] += share * variance
             squares[rows] += (share * variance) ** 2 / df
-            number[rows] += 1
-            single[rows] = df
-        satterthwaite = np.divide(total**2, squares, out=self._most.copy(), where=squares > 0)
-        return total, np.where(number > 1, satterthwaite, single)
+        return total, np.divide(total**2, squares, out=self._most.copy(), where=squares > 0)
 
 
 class Inference(NamedTuple):
