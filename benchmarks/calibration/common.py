@@ -104,31 +104,36 @@ def columns_of(arms: np.ndarray, paired: bool) -> tuple[np.ndarray, np.ndarray]:
     return effect, nuisance
 
 
-def programme_effects(
+def class_effects(
     counts: np.ndarray, arms: np.ndarray, weights: np.ndarray, paired: bool
-) -> tuple[np.ndarray, Inference]:
-    """Estimates with their 95% intervals and p-values from pseudobulks, as the contrast floor makes them.
+) -> tuple[Effects, np.ndarray, np.ndarray]:
+    """Effects from pseudobulks, as the contrast floor makes them; which programmes have one; the scores of all units.
 
-    ``weights`` is genes x programmes, any scale; programmes with fewer than 5 detected genes get NaN.
+    ``weights`` is genes x programmes, any scale; programmes with fewer than 5 detected genes have none.
     """
     expression = measure_expression(counts, arms, 3.0)
     used = weights * expression.detected[:, None]
-    used = used / np.maximum(np.abs(used).sum(axis=0), 1e-12)
+    known = (used != 0).sum(axis=0) >= 5
+    used = (used / np.maximum(np.abs(used).sum(axis=0), 1e-12))[:, known]
     scores = expression.log2 @ used
     columns = columns_of(arms, paired)
     fit = fit_linear(scores, *columns)
-    known = (used != 0).sum(axis=0) >= 5
-    counting = counting_variance(expression, np.arange(len(used)), used[:, known])
-    of_pairs = counting.mean(axis=0)
-    left = residuals(scores[:, known], *columns)
-    noise = (Noise("pairs", left, fit.variance[known], of_pairs, float(fit.df), fit.unscaled),)
+    counting = counting_variance(expression, np.arange(len(used)), used)
+    left = residuals(scores, *columns)
+    noise = (Noise("pairs", left, fit.variance, counting.mean(axis=0), float(fit.df), fit.unscaled),)
     if not paired:
-        noise = arm_noise(scores[:, known], counting, arms == "test")
-    moderation = Moderation([Effects(fit.estimate[known], noise)])
-    found = (fit.estimate[known], *infer(fit.estimate[known], moderation.errors, 1 - ALPHA))
-    columns = np.full((len(found), weights.shape[1]), np.nan)
-    columns[:, known] = found
-    return columns[0], Inference(*columns[1:])
+        noise = arm_noise(scores, counting, arms == "test")
+    return Effects(fit.estimate, noise), known, scores
+
+
+def programme_effects(
+    counts: np.ndarray, arms: np.ndarray, weights: np.ndarray, paired: bool
+) -> tuple[np.ndarray, Inference]:
+    """Estimates with their 95% intervals and p-values, of one class; programmes without an effect get NaN."""
+    effects, known, _ = class_effects(counts, arms, weights, paired)
+    found = np.full((6, weights.shape[1]), np.nan)
+    found[:, known] = (effects.estimate, *infer(effects.estimate, Moderation([effects]).errors, 1 - ALPHA))
+    return found[0], Inference(*found[1:])
 
 
 def as_weights(sets: np.ndarray, n_genes: int, signs: np.ndarray | float = 1.0) -> np.ndarray:

@@ -18,6 +18,7 @@ from common import REPOSITORY
 from controls import leakage_only, programme_controls, sign_flips, thinned_arm
 from floor import designs, detection, whole_floor
 from moderation import moderation
+from power import power
 from real import real_controls
 from trends import trends
 
@@ -30,6 +31,7 @@ REAL = "real"
 EXPERIMENTS: dict[str, tuple[Callable[[int], list[dict]], float]] = {
     "moderation": (moderation, 20),
     "designs": (designs, 25),
+    "power": (power, 10),
     "trends": (trends, 20),
     "detection": (detection, 1),
     "whole_floor": (whole_floor, 1),

@@ -18,7 +18,7 @@ N_DRAWS = 250
 def battery(repository):
     """The scripts of benchmarks/calibration, which import each other by their plain names."""
     folder = str(repository / "benchmarks" / "calibration")
-    names = ("cells", "common", "controls", "floor", "moderation", "real", "run", "synthesis", "trends")
+    names = ("cells", "common", "controls", "floor", "moderation", "power", "real", "run", "synthesis", "trends")
     sys.path.insert(0, folder)
     before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     try:
@@ -109,6 +109,23 @@ def test_effects_that_stand_alone_are_called_as_often_as_by_limma_trend(battery,
     assert found["like effects"][1] <= found["limma-trend"][1]
 
 
+@pytest.mark.parametrize(("n", "paired", "size"), [(4, True, 0.3), (3, False, 0.5)])
+def test_small_changes_are_found_as_often_as_by_limma_trend_on_the_same_pseudobulks(battery, n, paired, size):
+    """Counts of four classes with four changed programmes each, donors responding alike: limma's own model."""
+    power, found = battery["power"], {"like effects": [], "limma-trend": []}
+    for number in range(60):
+        rng = np.random.default_rng([98, number])
+        parts = [power.draw(rng, n, n, paired, 4, size, 0.05) for _ in range(4)]
+        changed = np.concatenate([part[1] for part in parts])
+        moderation = power.Moderation([part[0] for part in parts])
+        own = power.infer(moderation.estimate, moderation.errors, 0.95).p_value
+        limma = np.concatenate([power.by_limma_trend(*part[2:], paired) for part in parts])
+        for name, p_value in (("like effects", own), ("limma-trend", limma)):
+            found[name].append((stats.false_discovery_control(p_value) < 0.05)[changed].mean())
+    assert 0.5 < np.mean(found["limma-trend"]) < 0.95
+    assert np.mean(found["like effects"]) >= np.mean(found["limma-trend"]) - 0.01
+
+
 def test_the_battery_knows_limmas_trend(battery, repository):
     """limma-trend, which power is held against, is limma's own to 1e-6."""
     folder = repository / "tests" / "contrast" / "reference"
@@ -126,7 +143,7 @@ def test_cells_as_replicates_reject_what_replicates_do_not(battery):
 
 def test_every_experiment_of_the_battery_runs(battery):
     for name, (experiment, _) in battery["run"].EXPERIMENTS.items():
-        if name in ("moderation", "leakage_only", "detection", "whole_floor"):
+        if name in ("moderation", "power", "leakage_only", "detection", "whole_floor"):
             continue
         rows = pd.DataFrame(experiment(2))
         assert list(rows.columns) == ["experiment", "setting", "measure", "value", "standard_error", "n"], name
