@@ -1,7 +1,7 @@
 """How far the tests of the contrast and synthesis floors can be trusted: the calibration battery.
 
-Run from the repository: ``python benchmarks/calibration/run.py [--kang FILE] [--only EXPERIMENT ...]``; about twenty
-minutes on one core. Writes ``benchmarks/results/calibration.tsv``, one row per experiment, setting and measure, which
+Run from the repository: ``python benchmarks/calibration/run.py [--kang FILE] [--only EXPERIMENT ...]``; about an
+hour on one core. Writes ``benchmarks/results/calibration.tsv``, one row per experiment, setting and measure, which
 the docs quote; with ``--only``, the other experiments keep their rows. ``--kang`` names an h5ad of GSE96583 with the
 authors' labels (``condition``, ``donor``, ``cell_type``) for the controls on real data.
 """
