@@ -5,7 +5,7 @@ With ``n`` donors the estimate has variance ``sd^2 / n`` (pairs; ``sd`` of the p
 donors averages out. The statistic is noncentral t; degrees of freedom are n - 1 or 2 n - 2, after Satterthwaite where
 there is a shared error. Power is the chance of p below ``alpha``, two-sided, with the sign of the truth.
 
-The moderation of variances over programmes is left out: the workflow's own test finds somewhat more with few donors.
+The moderation of variances over programmes is left out: the workflow's own test finds more with few donors.
 """
 
 from __future__ import annotations
