@@ -249,21 +249,10 @@ class LikeEffects:
         if not usable.any():
             return
         self._shared, self._lowered = shared, lowered
-        self._fit(
-            *(estimate[usable], variance[usable], counting[usable], df[usable], unscaled[usable]),
-            np.unique(classes[usable], return_inverse=True)[1],
+        estimate, variance, counting, df, unscaled = (
+            values[usable] for values in (estimate, variance, counting, df, unscaled)
         )
-
-    def _fit(
-        self,
-        estimate: Floats,
-        variance: Floats,
-        counting: Floats,
-        df: Floats,
-        unscaled: Floats,
-        classes: NDArray[np.intp],
-    ) -> None:
-        """The relation of variances to counting and effects, and the classes' levels; ``classes`` are 0, 1, ..."""
+        classes = np.unique(classes[usable], return_inverse=True)[1]
         member = (classes[:, None] == np.arange(classes.max() + 1)).astype(np.float64)
         typical = np.array([np.median(variance[column > 0]) for column in member.T])
         # the logarithm of a sample variance is off by a known mean, and varies by chance
